@@ -32,6 +32,9 @@ END_OF_MASK = "<eom>"
 GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 DIGITS_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
 
+# Bytes that no text encodes to (RFC 3629); a vocabulary may lack them.
+NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
+
 _RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 _FAMILY_NAMES = {
     50295: "<fim_prefix> <fim_middle> <fim_suffix> <fim_pad> <filename> <gh_stars> <issue_start> <issue_comment>",
@@ -97,7 +100,12 @@ class Tokenizer:
                 "it is not valid Unicode; read the file as UTF-8 again"
             ) from None
         allowed = self._control_names if allow_control else frozenset[str]()
-        ids = self._encoding.encode(text, allowed_special=allowed, disallowed_special=())
+        try:
+            ids = self._encoding.encode(text, allowed_special=allowed, disallowed_special=())
+        except ValueError as error:  # the pattern's engine has a bounded stack
+            raise CodegenError(
+                f"the text cannot be split into tokens ({error}): break up its run of several 100,000 blank characters"
+            ) from None
         return ids if self._id_of_rank is None else [self._id_of_rank[rank] for rank in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -261,7 +269,7 @@ def _read_object(file: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8")
         value = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CodegenError(f"{file}: not readable as JSON ({error}); copy the file again") from None
     if not isinstance(value, dict):
         raise CodegenError(f"{file}: not a JSON object; copy the file again")
@@ -274,7 +282,7 @@ def _from_json(file: Path) -> Tokenizer:
         return _from_spec(text, spec)
     except _Unsupported as error:
         raise CodegenError(f"{file}: {error}; byte-level BPE as codegen25 writes it is needed") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, regex.error) as error:
         raise CodegenError(f"{file}: not a valid tokenizer ({error!r}); copy the file again") from None
 
 
@@ -296,7 +304,7 @@ def _from_spec(text: str, spec: Mapping[str, Any]) -> Tokenizer:
     pattern = _pattern(spec.get("pre_tokenizer"))
     regex.compile(pattern)
     ordered = _in_merge_order(vocab, model["merges"])
-    missing = [byte for byte in range(256) if bytes([byte]) not in ordered and byte not in _NEVER_IN_UTF8]
+    missing = [byte for byte in range(256) if bytes([byte]) not in ordered and byte not in NEVER_IN_UTF8]
     if missing:
         raise _Unsupported(f"it has no token for the byte 0x{missing[0]:02x}")
     unreachable = {
@@ -312,9 +320,6 @@ def _from_spec(text: str, spec: Mapping[str, Any]) -> Tokenizer:
     return Tokenizer(
         ranks, pattern=pattern, control=control, id_of_rank=ids, unreachable=unreachable, definition=text
     )
-
-
-_NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 
 
 def _in_merge_order(vocab: Mapping[str, int], merges: Sequence[Any]) -> dict[bytes, int]:
