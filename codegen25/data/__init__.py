@@ -1,0 +1,1 @@
+"""From licensed source files to documents: sources, licences, filters, decontamination, functions."""
