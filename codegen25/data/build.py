@@ -34,7 +34,7 @@ class Tally:
 
 
 def package_documents(package: Package, wanted: list[str], limit: int | None, tally: Tally) -> list[Document]:
-    """The documents of one package that pass every filter, in `id` order, at most `limit` bytes of UTF-8 (None: all)."""
+    """The documents of one package that pass every filter, in `id` order, at most `limit` UTF-8 bytes (None: all)."""
     decision = decide(package.metadata)
     if decision.spdx is None:
         tally.packages[f"{package.name}=={package.version}"] = f"{decision.reason} ({decision.evidence})"
