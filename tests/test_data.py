@@ -9,7 +9,7 @@ import random
 import tarfile
 import textwrap
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.message import Message
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def metadata(**fields: str | list[str]) -> Message:
     return message
 
 
-def package(name: str, files: dict[str, str | bytes], license: str = "MIT") -> sources.Package:
+def package(name: str, files: Mapping[str, str | bytes], license: str = "MIT") -> sources.Package:
     raw = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
     return sources.Package(name, "1.0", metadata(License_Expression=license), lambda: iter(sorted(raw.items())))
 
