@@ -133,7 +133,7 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         yield from _read(path)
 
 
-def _expected(config: ModelConfig, folder: Path) -> Llama:
+def expected_model(config: ModelConfig, folder: Path) -> Llama:
     """A `Llama` without memory: its parameters are the names and shapes that the files must hold."""
     size = sum(path.stat().st_size for path in weight_files(folder))
     if config.parameters > 4 * size:  # not even at 2 bits a weight; also keeps a hostile `layers` from being built
@@ -208,7 +208,7 @@ def load_llama(
     wanted = _dtype(dtype)
     config, hf = read_config(folder)
     repair(hf, folder, notice)
-    model = _expected(config, folder)
+    model = expected_model(config, folder)
     for name, tensor in checked_tensors(folder, model):
         owner, _, leaf = name.rpartition(".")
         # `to` gives back the mapped view itself where dtype and device already fit.
