@@ -1,7 +1,7 @@
 """Text and token ids: the family's 51,200-id encoding, or the byte-level BPE that a model folder brings.
 
-Both run on tiktoken's `Encoding`, offline. Control tokens (`<mask_1>`, `<sep>`, `<eom>`, `<|endoftext|>`, …) are ids that
-no text reaches unless the caller asks with `allow_control=True`: `<mask_1>` inside somebody's source file stays text.
+Both run on tiktoken's `Encoding`, offline. Control tokens (`<mask_1>`, `<sep>`, `<eom>`, `<|endoftext|>`, …) are ids
+that no text reaches unless the caller asks with `allow_control=True`: `<mask_1>` inside somebody's file stays text.
 """
 
 from __future__ import annotations
@@ -147,17 +147,19 @@ class Tokenizer:
     def last_piece(self, text: str) -> str:
         """The end of `text` whose tokens can change when more text follows; '' for ''.
 
-        `encode(text + more)` begins with `encode(text.removesuffix(last_piece(text)))` for every `more`.
+        `encode(text + more)` begins with `encode(text.removesuffix(last_piece(text)))` for every `more`. That is the
+        last piece of the pattern, and the blanks before it where these, as the end of a text, would make other tokens.
         """
         pieces: list[str] = [match.group() for match in self._regex.finditer(text)]
-        if not pieces:
-            return ""
-        if self.pattern not in (GPT2_PATTERN, DIGITS_PATTERN):
-            return "".join(pieces[-2:])
-        # "'r" is two pieces and "'re" is one: the only case where a following letter reaches back over a piece.
-        if len(pieces) > 1 and pieces[-2] == "'" and pieces[-1] in ("r", "v", "l"):
-            return "'" + pieces[-1]
-        return pieces[-1]
+        is_known = self.pattern in (GPT2_PATTERN, DIGITS_PATTERN)
+        # Of an unknown pattern we assume that what follows reaches back over one piece at most. In ours only the
+        # contractions do: "'r" is two pieces and "'re" is one.
+        is_contraction = pieces[-2:-1] == ["'"] and pieces[-1] in ("r", "v", "l")
+        start = max(0, len(pieces) - (1 if is_known and not is_contraction else 2))
+        # "\n\nx" is three pieces and "\n\n" is one; in "\n    x" the piece " x" leaves the other blanks as they are.
+        while start > 0 and pieces[start - 1].isspace() and not (is_known and pieces[start].startswith(" ")):
+            start -= 1
+        return "".join(pieces[start:])
 
     @cached_property
     def _regex(self) -> Any:
@@ -222,7 +224,7 @@ def family() -> Tokenizer:
 
 
 def _byte_characters() -> list[str]:
-    """The printable character that stands for each byte in byte-level BPE (`bytes_to_unicode` in GPT-2's encoder.py)."""
+    """The printable character that stands for each byte in byte-level BPE (GPT-2, encoder.py, `bytes_to_unicode`)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     code_of_byte = dict(zip(printable, printable, strict=True)) | {byte: 256 + n for n, byte in enumerate(others)}
@@ -282,7 +284,7 @@ def _from_json(file: Path) -> Tokenizer:
         return _from_spec(text, spec)
     except _Unsupported as error:
         raise CodegenError(f"{file}: {error}; byte-level BPE as codegen25 writes it is needed") from None
-    except (KeyError, TypeError, ValueError, AttributeError, regex.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, regex.error) as error:
         raise CodegenError(f"{file}: not a valid tokenizer ({error!r}); copy the file again") from None
 
 
@@ -317,9 +319,7 @@ def _from_spec(text: str, spec: Mapping[str, Any]) -> Tokenizer:
     if all(before < after for before, after in pairwise(merge_ids)):
         return Tokenizer(ordered, pattern=pattern, control=control, unreachable=unreachable, definition=text)
     ranks = {token: rank for rank, token in enumerate(ordered)}
-    return Tokenizer(
-        ranks, pattern=pattern, control=control, id_of_rank=ids, unreachable=unreachable, definition=text
-    )
+    return Tokenizer(ranks, pattern=pattern, control=control, id_of_rank=ids, unreachable=unreachable, definition=text)
 
 
 def _in_merge_order(vocab: Mapping[str, int], merges: Sequence[Any]) -> dict[bytes, int]:

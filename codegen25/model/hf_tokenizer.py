@@ -1,8 +1,8 @@
 """Our encodings as Hugging Face tokenizer folders, which `AutoTokenizer` loads with no custom code, ids equal to ours.
 
-Every control token is written as *special*. So `skip_special_tokens=True` drops all of them (the publisher's class drops
-`<|endoftext|>` alone), and `split_special_tokens=True` makes Hugging Face read control strings in text as text, which
-is what our `encode` does unless it is allowed otherwise.
+Every control token is written as *special*. So `skip_special_tokens=True` drops all of them (the publisher's class
+drops `<|endoftext|>` alone), and `split_special_tokens=True` makes Hugging Face read control strings in text as text,
+which is what our `encode` does unless it is allowed otherwise.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer | None = None) -> None:
         _write_json(folder / "tokenizer_config.json", config)
         _write_json(folder / "special_tokens_map.json", special)
     except OSError as error:
-        raise CodegenError(f"{folder}: cannot write the tokenizer here ({error.strerror}); name another folder") from None
+        raise CodegenError(
+            f"{folder}: cannot write the tokenizer here ({error.strerror}); name another folder"
+        ) from None
 
 
 def _write_json(file: Path, value: Mapping[str, Any]) -> None:
@@ -98,15 +100,18 @@ def build_tokenizer_json(
 ) -> dict[str, Any]:
     """A byte-level BPE `tokenizer.json`.
 
-    `tokens`: id to token, in byte-level characters (`to_byte_characters`). `merges`: in the order of training. `control`:
-    name to id, either where `tokens` holds that very name or after its end. `digits`: every digit is a piece of its own.
+    `tokens`: id to token, in byte-level characters (`to_byte_characters`). `merges`: in the order of training.
+    `control`: name to id, either where `tokens` holds that very name or after its end. `digits`: every digit is a piece
+    of its own.
     Raises CodegenError when ids collide or leave holes, or when some text would have no tokens.
     """
     vocab = {token: id for id, token in enumerate(tokens)} | dict(control)
     if sorted(vocab.values()) != list(range(len(vocab))) or any(
         id < len(tokens) and tokens[id] != name for name, id in control.items()
     ):
-        raise CodegenError("the ids of the vocabulary collide or leave holes; number tokens and control tokens in one row")
+        raise CodegenError(
+            "the ids of the vocabulary collide or leave holes; number tokens and control tokens in one row"
+        )
     if lacking := missing_bytes(tokens):
         raise CodegenError(f"the vocabulary has no token for {len(lacking)} bytes; append missing_bytes(tokens) to it")
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
