@@ -1,4 +1,4 @@
-"""A folder laid out as the publisher's releases are, small, with random weights: for the tests of loading and export."""
+"""A folder laid out as the publisher's releases are, small, with random weights, for tests of loading and export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
     "use_cache": True,
     "vocab_size": 51200,
 }
-INSTRUCT = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+INSTRUCT: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 TOKENIZER_CONFIG = {
     "add_prefix_space": False,
@@ -74,7 +74,7 @@ def write_shards(folder: Path, model: Llama, stem: str, suffix: str) -> None:
     if suffix == ".bin":
         for layer in range(SHAPE.layers):
             state[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(SHAPE.head_dim // 2)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i in range(3):
         file = f"{stem}-{i + 1:05}-of-00003{suffix}"
         shard = {name: tensor for j, (name, tensor) in enumerate(state.items()) if j * 3 // len(state) == i}

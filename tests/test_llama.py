@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from publisher_folder import random_llama
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from codegen25.config import ModelConfig, from_hf
 from codegen25.model.checkpoint import load_llama, save_llama
 from codegen25.model.llama import Llama, Packed
-from publisher_folder import random_llama
 
 CONFIGS = {
     "plain": ModelConfig(97, 32, 48, 2, 4, 4, 8, 64),
@@ -33,8 +33,9 @@ def tokens(config: ModelConfig, rows: int, length: int, seed: int = 1) -> torch.
 
 def assert_same_logits(ours: Llama, theirs: LlamaForCausalLM) -> None:
     ids_BT = tokens(ours.config, 2, 33)
+    theirs.train(False)
     with torch.no_grad():
-        expected_BTV = theirs.eval()(ids_BT).logits
+        expected_BTV = theirs(ids_BT).logits
         found_BTV = ours(ids_BT)
     assert found_BTV.dtype == torch.float32
     assert expected_BTV.std() > 0.1, "logits that are all alike would pass for any model"
@@ -45,7 +46,7 @@ def assert_same_logits(ours: Llama, theirs: LlamaForCausalLM) -> None:
 def test_folder_by_transformers(config: ModelConfig, tmp_path: Path) -> None:
     hf = {key: value for key, value in config.to_hf().items() if key not in ("model_type", "architectures")}
     torch.manual_seed(3)
-    theirs = LlamaForCausalLM(LlamaConfig(**hf, initializer_range=0.2)).float()
+    theirs = LlamaForCausalLM(LlamaConfig(**hf, initializer_range=0.2))
     for name, parameter in theirs.named_parameters():
         if "norm" in name:  # ones would hide a norm that is left out or misplaced
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
@@ -73,7 +74,7 @@ def test_packed_documents_do_not_see_each_other(config: ModelConfig) -> None:
     position_T = torch.cat([torch.arange(length) for length in lengths])
     with torch.no_grad():
         packed = model(ids_BT, position_T.expand_as(ids_BT), Packed(document_T.expand_as(ids_BT)))
-        alone = torch.cat([model(part) for part in ids_BT.split(lengths, dim=1)], dim=1)
+        alone = torch.cat([model(part) for part in torch.split(ids_BT, lengths, dim=1)], dim=1)
         joined = model(ids_BT)
     torch.testing.assert_close(packed, alone, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(packed, joined, atol=1e-2), "the documents saw each other and nobody noticed"

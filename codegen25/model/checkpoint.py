@@ -3,7 +3,7 @@
 Reading never holds two copies of a model. The `Llama` is built on the meta device, then its tensors are assigned one by
 one from memory-mapped files. A tensor that already has the wanted dtype stays a view of the file (copy on write: the
 model may be trained, the file never changes); any other is cast, and the mapping it came from is let go after at most
-`MAPPED_BYTES`. Writing casts one shard at a time. A folder appears whole or not at all: it is written aside, then renamed.
+`MAPPED_BYTES`. Writing casts one shard at a time. A folder appears whole or not at all: written aside, then renamed.
 
 Formats: `model.safetensors`, `pytorch_model.bin` (only ever with `weights_only`), and both with a shard index. Where a
 folder has several, safetensors wins.
@@ -26,6 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from codegen25.config import ModelConfig, read_config
 from codegen25.errors import CodegenError, UsageError
@@ -51,12 +52,14 @@ def resolve(name: str) -> Path:
 
     Nothing is downloaded. Raises `CodegenError` when there is no such model.
     """
-    if (folder := Path(name).expanduser()).is_dir():
+    if (folder := Path(name)).is_dir():
         return folder
     if re.fullmatch(r"[\w-][\w.-]*", name) and (BUILT_IN / name).is_dir():
         return BUILT_IN / name
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        raise CodegenError(f"{name}: no such folder or built-in model; name a model folder, a hub id (owner/model) or nano")
+        raise CodegenError(
+            f"{name}: no such folder or built-in model; name a model folder, a hub id (owner/model) or nano"
+        )
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
@@ -68,7 +71,7 @@ def resolve(name: str) -> Path:
         return Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError) as error:
         raise CodegenError(
-            f"{name}: no such folder, and not in the local Hugging Face cache; run `hf download {name}` or name a folder"
+            f"{name}: no such folder, and not in the local Hugging Face cache; run `hf download {name}`"
         ) from error
 
 
@@ -128,9 +131,24 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every named tensor in the weight files of `folder`, as memory-mapped views, with the names in the files."""
+    """Every named tensor of `folder`, under its name there, as a view of a memory-mapped file.
+
+    Loading and export read weights through here alone, so this is where other storage formats come in.
+    """
     for path in weight_files(folder):
         yield from _read(path)
+
+
+class _NoInit(TorchFunctionMode):
+    """Leaves out `torch.nn.init`: on the meta device it does nothing but import 75 MB of torch for a second or two."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def expected_model(config: ModelConfig, folder: Path) -> Llama:
@@ -138,9 +156,10 @@ def expected_model(config: ModelConfig, folder: Path) -> Llama:
     size = sum(path.stat().st_size for path in weight_files(folder))
     if config.parameters > 4 * size:  # not even at 2 bits a weight; also keeps a hostile `layers` from being built
         raise CodegenError(
-            f"{folder}: config.json describes {config.parameters:,} parameters, the weight files have {size:,} bytes; {AGAIN}"
+            f"{folder}: config.json describes {config.parameters:,} parameters, "
+            f"the weight files have {size:,} bytes; {AGAIN}"
         )
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInit():
         return Llama(config)
 
 
@@ -292,7 +311,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_config(config: ModelConfig, folder: Path, *, dtype: str, ids: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+def write_config(
+    config: ModelConfig, folder: Path, *, dtype: str, ids: Mapping[str, Any], extra: Mapping[str, Any]
+) -> None:
     """`config.json` and `generation_config.json`; `ids` are bos_, eos_ and pad_token_id, which stand in both."""
     # Two names for one thing: transformers 4 reads torch_dtype, transformers 5 dtype.
     write_json(folder / "config.json", {**config.to_hf(), "dtype": dtype, "torch_dtype": dtype, **ids, **extra})

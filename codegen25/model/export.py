@@ -1,7 +1,7 @@
-"""Any model folder, as a folder that Hugging Face's `AutoTokenizer` and `AutoModelForCausalLM` load with no custom code.
+"""Any model folder as one that Hugging Face's `AutoTokenizer` and `AutoModelForCausalLM` load with no custom code.
 
 The publisher's layout, the built-in models and quantized folders all come out the same: safetensors in one dtype, a
-`tokenizer.json` whose ids are ours, and begin, end and pad ids that are right. Tensors stream through, a shard at a time.
+`tokenizer.json` whose ids are ours, and begin, end and pad ids that are right. A shard is in memory at a time.
 """
 
 from __future__ import annotations
