@@ -242,13 +242,16 @@ def test_corrupted_header(folder: Path) -> None:
         one_line(error, str(folder))
 
 
+BULK = "x" * 20_000  # a file too small for the model is refused before it is opened
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
-        return (print, ("run by the pickle",))
+        return (print, ("run by the pickle" + BULK,))
 
 
 @pytest.mark.parametrize(
-    "value", [Evil(), [1, 2], {"a": 1}, {"a": Evil()}], ids=["code", "list", "numbers", "inner code"]
+    "value", [Evil(), [1, BULK], {"a": BULK}, {"a": Evil()}], ids=["code", "list", "numbers", "inner code"]
 )
 def test_bin_that_is_more_than_tensors(value: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "model.safetensors").unlink()
