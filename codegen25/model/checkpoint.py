@@ -121,7 +121,6 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
     for name in names:
         if mapped > MAPPED_BYTES:
             # Pages that were read count as ours while their mapping lives: a new mapping gives them back.
-            del get
             _, get = _open(path)
             mapped = 0
         tensor = get(name)
