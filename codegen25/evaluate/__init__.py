@@ -1,0 +1,1 @@
+"""Benchmarks: tasks, generation, judging and likelihood. Generating and judging are joined by files of samples."""
