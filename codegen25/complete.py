@@ -1,0 +1,328 @@
+"""Text in, text out: completion, infilling of one hole or several, and likelihood, on any backend."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen25 import infill
+from codegen25.config import ModelConfig
+from codegen25.engine import healing
+from codegen25.engine.backend import Backend
+from codegen25.engine.decode import Finish, Request, decode
+from codegen25.engine.sampling import Sampling, log_softmax
+from codegen25.errors import CodegenError, UsageError
+from codegen25.tokenizer import Tokenizer, from_folder
+
+OnText = Callable[[int, str], None]  # (which completion or hole, its new text)
+
+# Lines before the cursor that are handed back as the beginning of the span (see `infill`).
+ANCHOR_LINES = 8
+MAX_WINDOW = 2048
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model added. `tokens` are its ids without the control token that ended it, `logprobs` natural logs.
+
+    The first token may begin with bytes of the prompt (see `healing`); `text` never does. `prompt_tokens` counts the
+    prompt after it was fitted to the window.
+    """
+
+    text: str
+    finish_reason: Finish
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """The log-likelihood of a text, a natural log per token, each given all before it (within the window)."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    n_bytes: int
+
+    @property
+    def total(self) -> float:
+        """Nats; at most 0."""
+        return math.fsum(self.logprobs)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """-log2 p of the text, by its length in UTF-8 bytes."""
+        return -self.total / math.log(2) / self.n_bytes
+
+
+def print_notice(line: str) -> None:
+    """What the loaders have to say, on stderr."""
+    print(f"codegen25: {line}", file=sys.stderr)
+
+
+def load(
+    name: str = "nano",
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    notice: Callable[[str], None] = print_notice,
+) -> Model:
+    """A model by folder, hub id in the local cache, or built-in name; `dtype` defaults to float32 on a CPU, else bfloat16.
+
+    Raises `CodegenError` when there is none, when its files are damaged, or when PyTorch is not installed.
+    """
+    try:
+        from codegen25.engine.torch import TorchBackend
+        from codegen25.model.checkpoint import check_vocab, load_llama, resolve
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise CodegenError("running a model needs PyTorch; `pip install 'codegen25[torch]'`") from error
+    folder = resolve(name)
+    tokenizer = from_folder(folder)
+    model = load_llama(folder, dtype=dtype or ("float32" if device == "cpu" else "bfloat16"), device=device, notice=notice)
+    check_vocab(model.config, tokenizer, folder)
+    return Model(TorchBackend(model), tokenizer)
+
+
+class Model:
+    """A backend and its tokenizer. All methods raise `UsageError` for arguments out of range."""
+
+    def __init__(self, backend: Backend, tokenizer: Tokenizer, window: int | None = None) -> None:
+        self.backend, self.tokenizer = backend, tokenizer
+        self.window = window or min(self.config.max_positions, MAX_WINDOW)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.backend.config
+
+    @cached_property
+    def _text_vocabulary(self) -> NDArray[np.bool_]:
+        """What may come in plain text: no control token but `<|endoftext|>`, no row without a token."""
+        mask = np.arange(self.config.vocab_size) < self.tokenizer.n_vocab
+        mask[list(self.tokenizer.control.values())] = False
+        mask[self.tokenizer.eot] = True
+        return mask
+
+    @cached_property
+    def _span_vocabulary(self) -> NDArray[np.bool_]:
+        """What may come inside a span: text, and the tokens that end it."""
+        mask = self._text_vocabulary.copy()
+        mask[list(infill.stops(self.tokenizer))] = True
+        return mask
+
+    def complete(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 128,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> Completion:
+        """Continue a prompt. An empty one stands for the beginning of a document."""
+        return self.complete_batch([prompt], max_tokens=max_tokens, sampling=sampling, stop=stop, on_text=on_text)[0]
+
+    def samples(
+        self,
+        prompt: str,
+        n: int,
+        *,
+        max_tokens: int = 128,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> list[Completion]:
+        """`n` continuations of one prompt, which is run once. Each has its own random numbers."""
+        if n < 1:
+            raise UsageError(f"n is {n}; ask for at least one completion")
+        return self.complete_batch([prompt] * n, max_tokens=max_tokens, sampling=sampling, stop=stop, on_text=on_text)
+
+    def complete_batch(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int = 128,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> list[Completion]:
+        """Continue several prompts side by side."""
+        budget = self._prompt_budget(max_tokens)
+        requests = []
+        for index, prompt in enumerate(prompts):
+            kept, required = healing.split(self.tokenizer, prompt)
+            ids = infill.trim_left(self.tokenizer, kept, budget - 1) or [self.tokenizer.eot]
+            requests.append(
+                Request(
+                    ids, self._text_vocabulary, frozenset({self.tokenizer.eot}), required, max_tokens, tuple(stop),
+                    sampling, index,
+                )
+            )  # fmt: skip
+        return self._run(requests, on_text)
+
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        anchor: int | None = ANCHOR_LINES,
+        max_tokens: int = 128,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> Completion:
+        """The text between `prefix` and `suffix`. `anchor` lines of the prefix begin the span; 0 is plain, None all."""
+        return self.infill_batch(
+            [(prefix, suffix)], anchor=anchor, max_tokens=max_tokens, sampling=sampling, stop=stop, on_text=on_text
+        )[0]
+
+    def infill_batch(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        anchor: int | None = ANCHOR_LINES,
+        max_tokens: int = 128,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> list[Completion]:
+        """One hole each in several texts, side by side."""
+        requests = []
+        for index, (prefix, suffix) in enumerate(pairs):
+            holes, required = self._holes([prefix, suffix], anchor, max_tokens)
+            ids = infill.prompt(self.tokenizer, holes)
+            requests.append(self._span_request(ids, required[0], max_tokens, sampling, stop, index))
+        return self._run(requests, on_text)
+
+    def infill_holes(
+        self,
+        parts: Sequence[str],
+        *,
+        anchor: int | None = ANCHOR_LINES,
+        max_tokens: int = 128,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> list[Completion]:
+        """The texts between the n + 1 `parts`, answered in order; each knows the answers before it.
+
+        `max_tokens` holds for every hole. `stop` ends one hole, not those behind it.
+        """
+        if len(parts) < 2:
+            raise UsageError("infilling needs the text on both sides of a hole; pass at least two parts")
+        holes, required = self._holes(parts, anchor, max_tokens * (len(parts) - 1))
+        ids = infill.prompt(self.tokenizer, holes)
+        completions: list[Completion] = []
+        for hole in range(len(parts) - 1):
+            if hole:
+                spelled = self.tokenizer.encode(self._span_text(required[hole - 1], completions[-1].text))
+                ids = [*ids, *spelled, self.tokenizer.eom, *infill.opening(self.tokenizer, hole, holes.tails[hole])]
+            request = self._span_request(ids, required[hole], max_tokens, sampling, stop, hole)
+            tell = (lambda _, text, hole=hole: on_text(hole, text)) if on_text else None
+            completions += self._run([request], tell)
+        return completions
+
+    @staticmethod
+    def _span_text(required: bytes, text: str) -> str:
+        return required.decode() + text
+
+    def _holes(
+        self, parts: Sequence[str], anchor: int | None, max_tokens: int
+    ) -> tuple[infill.Holes, list[bytes]]:
+        """The text around the holes within the window, and for every hole the end of its tail that is to be healed."""
+        if anchor is not None and anchor < 0:
+            raise UsageError(f"anchor is {anchor}; it must be 0 (plain) or a number of lines")
+        around, tails, required = [], [], []
+        for before in parts[:-1]:
+            head, tail = infill.split_tail(before, anchor)
+            kept, end = healing.split(self.tokenizer, tail)
+            around.append(head)
+            tails.append(kept)
+            required.append(end)
+        budget = self._prompt_budget(max_tokens) - sum(map(len, required))
+        return infill.fit(self.tokenizer, [*around, parts[-1]], tails, budget), required
+
+    def _span_request(
+        self,
+        ids: Sequence[int],
+        required: bytes,
+        max_tokens: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        index: int,
+    ) -> Request:
+        ends = infill.stops(self.tokenizer)
+        return Request(ids, self._span_vocabulary, ends, required, max_tokens, tuple(stop), sampling, index)
+
+    def _prompt_budget(self, max_tokens: int) -> int:
+        if max_tokens < 0:
+            raise UsageError(f"max tokens is {max_tokens}; it must be 0 or positive")
+        # Room for the tokens that spell the healed end of a prompt again.
+        budget = self.window - max_tokens - 16
+        if budget < 1:
+            raise UsageError(f"max tokens is {max_tokens}, the window {self.window}; ask for fewer new tokens")
+        return budget
+
+    def _run(self, requests: Sequence[Request], on_text: OnText | None) -> list[Completion]:
+        texts: list[list[str]] = [[] for _ in requests]
+        tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
+        finish: list[Finish] = ["length"] * len(requests)
+        for piece in decode(self.backend, self.tokenizer, requests):
+            texts[piece.request].append(piece.text)
+            if piece.token is not None:
+                tokens[piece.request].append((piece.token, piece.logprob))
+            if on_text and piece.text:
+                on_text(piece.request, piece.text)
+            if piece.finish:
+                finish[piece.request] = _reason(self.tokenizer, requests[piece.request], piece.finish, piece.stop_id)
+        return [
+            Completion("".join(text), end, tuple(id for id, _ in ids), tuple(lp for _, lp in ids), len(request.prompt))
+            for text, end, ids, request in zip(texts, finish, tokens, requests, strict=True)
+        ]
+
+    def score(self, text: str) -> Score:
+        """Log-likelihood of every token of `text`, the first given `<|endoftext|>`, as between documents.
+
+        A text over the window is scored in windows that overlap by half. Raises `UsageError` for an empty text.
+        """
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise UsageError("the text is empty; there is nothing to score")
+        stride = self.window // 2
+        logprobs: list[float] = []
+        while len(logprobs) < len(ids):
+            done = len(logprobs)
+            first = max(0, done - stride)
+            context = [self.tokenizer.eot, *ids[first:done]]
+            new = ids[done : done + self.window - len(context)]
+            logprobs += self._logprobs(context, new)
+        return Score(tuple(ids), tuple(logprobs), len(text.encode()))
+
+    def _logprobs(self, context: list[int], new: list[int]) -> list[float]:
+        """Of each of `new` given `context` and the ones before it; logits live for 256 tokens at a time."""
+        sequence = self.backend.new()
+        inputs, at = context + new[:-1], len(context) - 1
+        try:
+            if at:
+                self.backend.forward([(sequence, inputs[:at], False)])
+            out: list[float] = []
+            for start in range(at, len(inputs), 256):
+                (rows,) = self.backend.forward([(sequence, inputs[start : start + 256], True)])
+                targets = new[start - at : start - at + 256]
+                out += [float(log_softmax(row)[id]) for row, id in zip(rows, targets, strict=True)]
+            return out
+        finally:
+            self.backend.free(sequence)
+
+
+def _reason(tokenizer: Tokenizer, request: Request, finish: Finish, stop_id: int | None) -> Finish:
+    """A span that ends without `<eom>` is incomplete, whatever else ended it; a stop string is the caller's own wish."""
+    is_span = tokenizer.eom in request.stop_ids
+    return "length" if is_span and stop_id is not None and stop_id != tokenizer.eom else finish

@@ -1,0 +1,1 @@
+"""Training: what is learned (`objective`), in which order (`batches`), with which steps (`optim`, `trainer`)."""

@@ -1,0 +1,139 @@
+"""`python -m codegen25.train`: the recipe of the embedded model, one step a command (`make nano` runs them in order).
+
+    start      SmolLM2-135M from its GGUF file, with the control tokens added: the model that training starts from
+    documents  the corpus as training documents: functions, and one part in ten files
+    run        train, or go on where the newest checkpoint stands
+    model      write the newest checkpoint as a Hugging Face folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+
+from codegen25.data.document import read_documents
+from codegen25.data.functions import functions
+from codegen25.errors import CodegenError
+
+
+def _documents(args: argparse.Namespace) -> None:
+    """Functions of `--characters`, those with a docstring and those without in equal number, and files."""
+    low, high = args.characters
+    with_doc, without, files = [], [], []
+    for document in read_documents(args.corpus):
+        files.append(document.content)
+        for function in functions(document.content):
+            if low <= len(function) <= high:
+                (with_doc if '"""' in function or "'''" in function else without).append(function)
+    rng = random.Random(args.seed)
+    for group in (with_doc, without, files):
+        rng.shuffle(group)
+    half = min(len(with_doc), len(without))
+    texts = with_doc[:half] + without[:half]
+    texts += files[: len(texts) // 10]
+    rng.shuffle(texts)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = args.out.with_name(args.out.name + ".new")
+    with fresh.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps({"content": text}) + "\n" for text in texts)
+    fresh.rename(args.out)
+    print(f"{args.out}: {len(texts)} documents, {sum(map(len, texts)):,} characters")
+
+
+def _start(args: argparse.Namespace) -> None:
+    from codegen25.train.nano import start
+
+    first = start(args.gguf, args.out, args.seed)
+    print(f"{args.out}: written; rows from {first} on are new (--new-rows {first})")
+
+
+def _trainer(args: argparse.Namespace) -> None:
+    from codegen25.model.checkpoint import load_llama
+    from codegen25.tokenizer import from_folder
+    from codegen25.train.batches import Batches, read_texts
+    from codegen25.train.objective import Objective
+    from codegen25.train.trainer import TrainConfig, Trainer, print_live
+
+    objective = Objective(infill_rate=args.infill_rate, context_loss=args.context_loss)
+    batches = Batches(
+        read_texts(args.data), from_folder(args.init), objective, args.seed, args.documents_per_step, args.window
+    )
+    config = TrainConfig(
+        steps=args.steps, rate=args.rate, warmup=args.warmup, decay=args.decay, new_rows=args.new_rows,
+        new_rows_factor=args.new_rows_factor, checkpoint_every=args.checkpoint_every,
+    )  # fmt: skip
+    model = load_llama(args.init, dtype=args.dtype)
+    trainer = Trainer(model, batches, config, args.out)
+    trainer.run(print_live)
+    print(f"{args.out}: at step {trainer.step} of {config.steps}, {trainer.tokens:,} tokens", file=sys.stderr)
+
+
+def _model(args: argparse.Namespace) -> None:
+    """Needs no trainer: the masters of the checkpoint are the weights."""
+    import torch
+    from safetensors.torch import load_file
+
+    from codegen25.model.checkpoint import load_llama, save_llama
+
+    model = load_llama(args.init, dtype="float32")
+    state = load_file(args.run / "checkpoint" / "state.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(state[f"master.{name}"])
+    save_llama(model, args.out, dtype=args.dtype)
+    shutil.copy(args.init / "tokenizer.json", args.out / "tokenizer.json")
+    print(f"{args.out}: step {json.loads((args.run / 'checkpoint' / 'progress.json').read_text())}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m codegen25.train", description=__doc__, formatter_class=raw)
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    start = verbs.add_parser("start", help="the model that training starts from")
+    start.add_argument("--gguf", type=Path, required=True)
+    start.set_defaults(run_command=_start)
+    documents = verbs.add_parser("documents", help="the corpus as training documents")
+    documents.add_argument("--corpus", type=Path, required=True, help="train.jsonl of `python -m codegen25.data.build`")
+    documents.add_argument("--characters", type=int, nargs=2, default=(150, 1200), metavar=("LOW", "HIGH"))
+    documents.set_defaults(run_command=_documents)
+    run = verbs.add_parser("run", help="train, or go on")
+    run.add_argument("--data", type=Path, required=True, help="JSONL with `content`")
+    run.add_argument("--init", type=Path, required=True, help="the model folder to start from")
+    run.add_argument("--steps", type=int, required=True)
+    run.add_argument("--rate", type=float, default=2.5e-4)
+    run.add_argument("--warmup", type=int, default=30, help="steps")
+    run.add_argument("--decay", type=int, default=100, help="the last steps, over which the rate falls to zero")
+    run.add_argument("--documents-per-step", type=int, default=10)
+    run.add_argument("--window", type=int, default=512, help="tokens of a row")
+    run.add_argument("--infill-rate", type=float, default=0.7)
+    run.add_argument("--context-loss", action=argparse.BooleanOptionalAction, default=False)
+    run.add_argument("--new-rows", type=int, help="rows of the embedding from here on are new to the model")
+    run.add_argument("--new-rows-factor", type=float, default=5.0)
+    run.add_argument("--checkpoint-every", type=int, default=50, help="steps")
+    run.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="masters are fp32 always")
+    run.set_defaults(run_command=_trainer)
+    model = verbs.add_parser("model", help="the newest checkpoint as a Hugging Face folder")
+    model.add_argument("--run", type=Path, required=True)
+    model.add_argument("--init", type=Path, required=True)
+    model.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    model.set_defaults(run_command=_model)
+    for verb in (start, documents, run, model):
+        verb.add_argument("--out", type=Path, required=True)
+        verb.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    try:
+        args.run_command(args)
+    except CodegenError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

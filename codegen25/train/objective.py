@@ -1,0 +1,130 @@
+"""What the model learns from a document: to write on, or to fill spans that were cut out of it.
+
+As in CodeGen2 (Nijkamp et al., 2023) a document is either left as it is or corrupted as a whole, with no task token,
+and a span never crosses a document. All chance comes from the `random.Random` that is passed in, so an example is a
+pure function of the document and of that generator's seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codegen25 import infill
+from codegen25.tokenizer import Tokenizer
+
+Span = tuple[int, int]  # [start, end) in characters of the text
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The mixture. `infill_rate` of the documents are corrupted.
+
+    A span is whole lines, a line start to anywhere inside a line (as when a cursor stands there), or any characters,
+    in the shares of `line_spans`, `cursor_spans` and the rest. `context_loss` says whether the text around the holes
+    is learned too, as the publisher does, or only the answers: a short course in infilling spends its steps there.
+    """
+
+    infill_rate: float = 0.5
+    max_holes: int = 4
+    more_holes: float = 0.25
+    line_spans: float = 0.6
+    cursor_spans: float = 0.15
+    mask_ratio: float = 0.5
+    context_loss: bool = True
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids, and for each whether it is learned (whether predicting it counts); equally long."""
+
+    ids: list[int]
+    learned: list[bool]
+
+
+def _line_starts(text: str) -> list[int]:
+    starts = [0]
+    starts += [i + 1 for i, c in enumerate(text) if c == "\n" and i + 1 < len(text)]
+    return starts
+
+
+def _log_uniform(rng: random.Random, low: int, high: int) -> int:
+    """An integer in [low, high] with a density like 1/x: short spans are frequent, long ones occur."""
+    return min(high, int(low * (high / low) ** rng.random() + rng.random()))
+
+
+def draw_span(text: str, objective: Objective, rng: random.Random) -> Span:
+    """One span of `text` (not empty), at most `mask_ratio` of its lines or characters, but at least one."""
+    kind = rng.random()
+    starts = _line_starts(text)
+    if kind < objective.line_spans + objective.cursor_spans:
+        first = rng.randrange(len(starts))
+        count = _log_uniform(rng, 1, max(1, int(len(starts) * objective.mask_ratio)))
+        last = first + count
+        end = starts[last] if last < len(starts) else len(text)
+        if kind >= objective.line_spans:  # end inside the last line of the span
+            line = starts[min(last, len(starts)) - 1]
+            end = rng.randint(max(line, starts[first] + 1), max(end, starts[first] + 1))
+        return starts[first], min(end, len(text))
+    length = _log_uniform(rng, 1, max(1, int(len(text) * objective.mask_ratio)))
+    start = rng.randint(0, len(text) - length)
+    return start, start + length
+
+
+def draw_spans(text: str, holes: int, objective: Objective, rng: random.Random) -> list[Span]:
+    """Up to `holes` spans in order, at least one character apart; fewer when they do not fit beside each other."""
+    spans: list[Span] = []
+    for _ in range(holes):
+        start, end = draw_span(text, objective, rng)
+        if all(end < s or start > e for s, e in spans):
+            spans.append((start, end))
+    return sorted(spans)
+
+
+def example(tokenizer: Tokenizer, text: str, objective: Objective, rng: random.Random, window: int) -> Example:
+    """One training example of at most `window` ids. A text too long for it is cut at a line start drawn at random.
+
+    Nothing of what was cut out as a span is ever dropped: the text is shortened first, spans are drawn after.
+    """
+    piece, whole = _crop(tokenizer, text, rng, window)
+    if rng.random() >= objective.infill_rate or not piece.strip():
+        ids = tokenizer.encode(piece)[: window - 1]
+        ids += [tokenizer.eot] * whole
+        return Example(ids, [True] * len(ids))
+    holes = 1
+    while holes < objective.max_holes and rng.random() < objective.more_holes:
+        holes += 1
+    spans = draw_spans(piece, holes, objective, rng)
+    # Encoding in pieces may need a few more ids than `_crop` counted: drop holes, then plain text, until it fits.
+    while True:
+        made = _corrupted(tokenizer, piece, spans, objective, whole)
+        if len(made.ids) <= window:
+            return made
+        if len(spans) == 1:
+            ids = tokenizer.encode(piece)[: window - 1] + [tokenizer.eot] * whole
+            return Example(ids, [True] * len(ids))
+        spans = spans[:-1]
+
+
+def _corrupted(
+    tokenizer: Tokenizer, text: str, spans: Sequence[Span], objective: Objective, whole: bool
+) -> Example:
+    borders = [0, *(border for span in spans for border in span), len(text)]
+    pieces = [tokenizer.encode(text[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    context = infill.context(tokenizer, pieces[0::2], whole=whole)
+    answer = infill.answer(tokenizer, pieces[1::2])
+    # The first mask of the answer is always given, never guessed.
+    learned = [objective.context_loss] * len(context) + [False] + [True] * (len(answer) - 1)
+    return Example(context + answer, learned)
+
+
+def _crop(tokenizer: Tokenizer, text: str, rng: random.Random, window: int) -> tuple[str, bool]:
+    """A run of whole lines of `text` that leaves room for the control tokens, and whether it is the whole text."""
+    budget = window - infill.overhead(4) - 8
+    if len(text) < budget or len(tokenizer.encode(text)) <= budget:
+        return text, True
+    lines = text.splitlines(keepends=True)
+    first = rng.randrange(len(lines))
+    ids = infill.trim_right(tokenizer, "".join(lines[first : first + budget]), budget)
+    return tokenizer.decode(ids), False
