@@ -18,6 +18,7 @@ from codegen25.engine.backend import Backend
 from codegen25.engine.decode import Finish, Request, decode
 from codegen25.engine.sampling import Sampling, log_softmax
 from codegen25.errors import CodegenError, UsageError
+from codegen25.infill import Holes
 from codegen25.tokenizer import Tokenizer, from_folder
 
 OnText = Callable[[int, str], None]  # (which completion or hole, its new text)
@@ -86,7 +87,9 @@ def load(
         raise CodegenError("running a model needs PyTorch; `pip install 'codegen25[torch]'`") from error
     folder = resolve(name)
     tokenizer = from_folder(folder)
-    model = load_llama(folder, dtype=dtype or ("float32" if device == "cpu" else "bfloat16"), device=device, notice=notice)
+    model = load_llama(
+        folder, dtype=dtype or ("float32" if device == "cpu" else "bfloat16"), device=device, notice=notice
+    )
     check_vocab(model.config, tokenizer, folder)
     return Model(TorchBackend(model), tokenizer)
 
@@ -222,20 +225,14 @@ class Model:
         completions: list[Completion] = []
         for hole in range(len(parts) - 1):
             if hole:
-                spelled = self.tokenizer.encode(self._span_text(required[hole - 1], completions[-1].text))
+                spelled = self.tokenizer.encode(required[hole - 1].decode() + completions[-1].text)
                 ids = [*ids, *spelled, self.tokenizer.eom, *infill.opening(self.tokenizer, hole, holes.tails[hole])]
             request = self._span_request(ids, required[hole], max_tokens, sampling, stop, hole)
             tell = (lambda _, text, hole=hole: on_text(hole, text)) if on_text else None
             completions += self._run([request], tell)
         return completions
 
-    @staticmethod
-    def _span_text(required: bytes, text: str) -> str:
-        return required.decode() + text
-
-    def _holes(
-        self, parts: Sequence[str], anchor: int | None, max_tokens: int
-    ) -> tuple[infill.Holes, list[bytes]]:
+    def _holes(self, parts: Sequence[str], anchor: int | None, max_tokens: int) -> tuple[Holes, list[bytes]]:
         """The text around the holes within the window, and for every hole the end of its tail that is to be healed."""
         if anchor is not None and anchor < 0:
             raise UsageError(f"anchor is {anchor}; it must be 0 (plain) or a number of lines")

@@ -7,6 +7,7 @@ determines (ids of `<|endoftext|>`, `<eom>`, …) is looked up by name in the to
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,9 @@ class ModelConfig:
         if self.heads % self.kv_heads:
             raise CodegenError(f"model config: {self.heads} heads do not divide into {self.kv_heads} kv heads")
         if self.head_dim <= 0 or self.head_dim % 2:
-            raise CodegenError(f"model config: head_dim is {self.head_dim}, rotary embedding needs a positive even number")
+            raise CodegenError(
+                f"model config: head_dim is {self.head_dim}, rotary embedding needs a positive even number"
+            )
 
     @property
     def parameters(self) -> int:
@@ -73,9 +76,11 @@ class ModelConfig:
         }
 
 
-def _number(hf: Mapping[str, Any], key: str, origin: str) -> Any:
+def _number(hf: Mapping[str, Any], key: str, origin: str, default: float | None = None) -> float:
     value = hf.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise CodegenError(f"{origin}: {key} is {value!r}, a number is needed; is this the config of a LLaMA?")
     return value
 
@@ -83,10 +88,12 @@ def _number(hf: Mapping[str, Any], key: str, origin: str) -> Any:
 def _rope_theta(hf: Mapping[str, Any], origin: str) -> float:
     """`rope_theta` at the top level (transformers 4) or inside `rope_parameters` (transformers 5)."""
     rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise CodegenError(f"{origin}: the rotary settings are {rope!r}, an object is needed; export the folder again")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise CodegenError(f"{origin}: rotary scaling {kind!r} is not supported; use a model without rope_scaling")
-    return float(hf.get("rope_theta", rope.get("rope_theta", 10000.0)))
+    return _number({**rope, **hf} if hf.get("rope_theta") is not None else rope, "rope_theta", origin, 10000.0)
 
 
 def from_hf(hf: Mapping[str, Any], origin: str = "config.json") -> ModelConfig:
@@ -106,11 +113,11 @@ def from_hf(hf: Mapping[str, Any], origin: str = "config.json") -> ModelConfig:
         intermediate_size=int(_number(hf, "intermediate_size", origin)),
         layers=int(_number(hf, "num_hidden_layers", origin)),
         heads=heads,
-        kv_heads=int(hf.get("num_key_value_heads") or heads),
-        head_dim=int(hf.get("head_dim") or hidden // heads),
-        max_positions=int(hf.get("max_position_embeddings", 2048)),
+        kv_heads=int(_number(hf, "num_key_value_heads", origin, heads)),
+        head_dim=int(_number(hf, "head_dim", origin, hidden // heads)),
+        max_positions=int(_number(hf, "max_position_embeddings", origin, 2048)),
         rope_theta=_rope_theta(hf, origin),
-        rms_norm_eps=float(hf.get("rms_norm_eps", 1e-6)),
+        rms_norm_eps=_number(hf, "rms_norm_eps", origin, 1e-6),
         tied=bool(hf.get("tie_word_embeddings", False)),
     )
 

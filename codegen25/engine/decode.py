@@ -36,7 +36,7 @@ class Request:
     required: bytes = b""
     max_tokens: int = 128
     stop: tuple[str, ...] = ()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     index: int = 0  # of samples from one prompt: each has its own random numbers
 
 

@@ -63,7 +63,7 @@ def penalize(logits: Row, seen: Collection[int], penalty: float) -> Row:
 
 
 def probabilities(logits: Row, sampling: Sampling) -> NDArray[np.float64]:
-    """The distribution that is sampled from: temperature, then top-k, top-p and min-p, renormalised. fp64 [V], sums to 1.
+    """The distribution that is sampled from: temperature, then top-k, top-p, min-p. fp64 [V], sums to 1.
 
     Each filter looks at what the one before it left. Ties at top-k's border are decided for the lower id.
     """
@@ -81,8 +81,8 @@ def probabilities(logits: Row, sampling: Sampling) -> NDArray[np.float64]:
     order = order[p[order] >= sampling.min_p * p[order[0]]]
     out = np.zeros_like(p)
     out[order] = p[order]
-    out /= out.sum()
-    return out
+    normalised: NDArray[np.float64] = out / out.sum()
+    return normalised
 
 
 def choose(logits: Row, sampling: Sampling, rng: np.random.Generator) -> int:

@@ -127,4 +127,4 @@ class TorchBackend:
             counts.append(len(wanted[-1]))
             first = end
         logits_RV = self.model.head(x_ND[torch.cat(wanted).to(device)]).cpu()
-        return [part.numpy() for part in logits_RV.split(counts)]
+        return [part.numpy() for part in torch.split(logits_RV, counts)]

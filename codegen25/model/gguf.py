@@ -43,7 +43,9 @@ class GGUF:
         try:
             import gguf
         except ImportError as error:
-            raise CodegenError(f"{path}: reading GGUF needs the gguf package; `pip install codegen25[torch]`") from error
+            raise CodegenError(
+                f"{path}: reading GGUF needs the gguf package; `pip install codegen25[torch]`"
+            ) from error
         if not path.is_file():
             raise CodegenError(f"{path}: no such file")
         self.path = path

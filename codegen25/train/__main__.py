@@ -1,9 +1,9 @@
 """`python -m codegen25.train`: the recipe of the embedded model, one step a command (`make nano` runs them in order).
 
-    start      SmolLM2-135M from its GGUF file, with the control tokens added: the model that training starts from
-    documents  the corpus as training documents: functions, and one part in ten files
-    run        train, or go on where the newest checkpoint stands
-    model      write the newest checkpoint as a Hugging Face folder
+start      SmolLM2-135M from its GGUF file, with the control tokens added: the model that training starts from
+documents  the corpus as training documents: functions, and one part in ten files
+run        train, or go on where the newest checkpoint stands
+model      write the newest checkpoint as a Hugging Face folder
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from codegen25.errors import CodegenError
 def _documents(args: argparse.Namespace) -> None:
     """Functions of `--characters`, those with a docstring and those without in equal number, and files."""
     low, high = args.characters
-    with_doc, without, files = [], [], []
+    with_doc: list[str] = []
+    without: list[str] = []
+    files: list[str] = []
     for document in read_documents(args.corpus):
         files.append(document.content)
         for function in functions(document.content):

@@ -49,7 +49,9 @@ def read_texts(path: Path) -> list[str]:
             try:
                 texts.append(str(json.loads(line)["content"]))
             except (ValueError, KeyError, TypeError) as error:
-                raise CodegenError(f"{path}:{number}: not a JSON object with `content`; build the file again") from error
+                raise CodegenError(
+                    f"{path}:{number}: not a JSON object with `content`; build the file again"
+                ) from error
     if not texts:
         raise CodegenError(f"{path}: holds no documents; build it again")
     return texts

@@ -21,7 +21,14 @@ from codegen25.model.llama import Llama
 from codegen25.tokenizer import from_folder, to_byte_characters
 
 MASKS = 16
-NEW_CONTROL = (*(f"<mask_{n}>" for n in range(1, MASKS + 1)), "<sep>", "<eom>", "<commit_before>", "<commit_msg>", "<commit_after>")
+NEW_CONTROL = (
+    *(f"<mask_{n}>" for n in range(1, MASKS + 1)),
+    "<sep>",
+    "<eom>",
+    "<commit_before>",
+    "<commit_msg>",
+    "<commit_after>",
+)
 # Rows of the old vocabulary whose mean a new control token starts from: a closing token from those that end a text,
 # an opening one from those that set files apart.
 ENDINGS, BORDERS = ("<|endoftext|>", "<|im_end|>"), ("<file_sep>", "<repo_name>", "<jupyter_code>")

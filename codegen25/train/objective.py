@@ -107,9 +107,7 @@ def example(tokenizer: Tokenizer, text: str, objective: Objective, rng: random.R
         spans = spans[:-1]
 
 
-def _corrupted(
-    tokenizer: Tokenizer, text: str, spans: Sequence[Span], objective: Objective, whole: bool
-) -> Example:
+def _corrupted(tokenizer: Tokenizer, text: str, spans: Sequence[Span], objective: Objective, whole: bool) -> Example:
     borders = [0, *(border for span in spans for border in span), len(text)]
     pieces = [tokenizer.encode(text[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
     context = infill.context(tokenizer, pieces[0::2], whole=whole)
