@@ -30,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 
 from codegen25.config import ModelConfig, read_config
 from codegen25.errors import CodegenError, UsageError
+from codegen25.model import packed
 from codegen25.model.llama import Llama
 from codegen25.model.publisher import repair
 from codegen25.tokenizer import Tokenizer
@@ -130,12 +131,13 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every named tensor of `folder`, under its name there, as a view of a memory-mapped file.
+    """Every named tensor of `folder`, under its name there: a view of a memory-mapped file, or multiplied out to fp32.
 
     Loading and export read weights through here alone, so this is where other storage formats come in.
     """
-    for path in weight_files(folder):
-        yield from _read(path)
+    plan = packed.from_json(read_config(folder)[1].get("quantization_config"), f"{folder}/config.json")
+    stored = (pair for path in weight_files(folder) for pair in _read(path))
+    yield from packed.dequantized(stored, plan, str(folder)) if plan else stored
 
 
 class _NoInit(TorchFunctionMode):
@@ -268,6 +270,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise CodegenError(f"{folder}: cannot be written ({why}); free some space or name another folder") from error
 
 
+def write_safetensors(named: dict[str, Tensor], path: Path) -> None:
+    """`save_file`, readable by whoever may read the folder: on its own it writes files for their owner alone."""
+    save_file(named, path, metadata={"format": "pt"})
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 def write_weights(
     named: Iterable[tuple[str, Tensor]], folder: Path, *, dtype: str = "bfloat16", shard_bytes: int = 5 << 30
 ) -> None:
@@ -282,7 +290,7 @@ def write_weights(
 
     def flush() -> None:
         nonlocal held
-        save_file(shard, folder / f"{len(shards)}.shard", metadata={"format": "pt"})
+        write_safetensors(shard, folder / f"{len(shards)}.shard")
         shards.append(list(shard))
         shard.clear()
         held = 0
