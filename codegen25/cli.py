@@ -1,0 +1,474 @@
+"""The command line: one thin command per verb, imports inside each, so that `--help` is instant.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage, said
+in one line; 130 interrupted. A reader that goes away (`| head`) ends the command quietly with 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from codegen25 import __version__
+from codegen25.errors import CodegenError, UsageError
+
+if TYPE_CHECKING:
+    from codegen25.complete import Completion
+    from codegen25.files import Source
+    from codegen25.tokenizer import Tokenizer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+FOLDER = click.Path(path_type=Path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. `argv` leaves the program's name out and defaults to `sys.argv[1:]`."""
+    try:
+        code = cli.main(
+            None if argv is None else list(argv), "codegen25", standalone_mode=False, windows_expand_args=False
+        )
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "codegen25"
+        return _fail(2, f"{' '.join(error.format_message().split())} See: {where} --help")
+    except UsageError as error:
+        return _fail(2, str(error))
+    except CodegenError as error:
+        return _fail(1, str(error))
+    except click.Abort:  # what click makes of an interrupt
+        return 130
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return _fail(1, "this needs PyTorch; pip install 'codegen25[torch]'")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(1, f"{error.filename}: {error.strerror}; check the path and its permissions")
+
+
+def _fail(code: int, message: str) -> int:
+    _say(f"error: {' '.join(message.splitlines())}")
+    return code
+
+
+def _say(line: str) -> None:
+    print(f"codegen25: {line}", file=sys.stderr)
+
+
+def _write(text: str) -> None:
+    """To stdout, at once. A full disk behind it is an error of its own; a closed pipe is left to `click`."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CodegenError(f"standard output: cannot be written ({error.strerror}); free some space") from error
+
+
+def _write_json(value: dict[str, Any]) -> None:
+    _write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+# --------------------------------------------------------------------------------------------------------- shared flags
+
+
+def _flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order they are to be shown."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_model = click.option(
+    "--model", default="nano", help="A model folder, a hub id in the local cache, or a built-in name."
+)
+_device = click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps).")
+_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+_text = _flags(
+    click.argument("text", required=False),
+    click.option("--file", type=FOLDER, help="Read the text from this file (UTF-8)."),
+)
+# The names are those of the fields of `Sampling`.
+_sampling = _flags(
+    click.option("--temperature", type=float, default=0.0, help="0 is greedy: always the likeliest."),
+    click.option("--top-k", type=int, default=0, help="Keep the K likeliest tokens; 0 keeps all."),
+    click.option("--top-p", type=float, default=1.0, help="Keep the likeliest with this much in sum."),
+    click.option("--min-p", type=float, default=0.0, help="Keep those this likely, beside the best."),
+    click.option("--repetition-penalty", type=float, default=1.0, help="Above 1: repeat less."),
+    click.option("--seed", type=int, default=0, help="Same seed, same text."),
+)
+_generation = _flags(
+    click.option(
+        "--max-tokens", type=click.IntRange(min=0), default=128,
+        help="New tokens at most, for each hole; 0 gives an empty text that says `length`.",
+    ),
+    click.option("--stop", multiple=True, help="End in front of this string; may be given several times."),
+    _sampling,
+    click.option("--logprobs", is_flag=True, help="Add log-probabilities; without --json, a table of tokens."),
+)  # fmt: skip
+
+
+@click.group(context_settings=SETTINGS, invoke_without_command=True)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Complete and infill code with CodeGen2.5 models, offline.
+
+    \b
+    Examples:
+      codegen25 complete 'def is_prime(n):'
+      codegen25 infill src/app.py --at 12:5
+      codegen25 score --file src/app.py
+    """
+    # What a terminal or a locale cannot show is escaped, never a reason to fail.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+
+
+# ------------------------------------------------------------------------------------------------------------- complete
+
+
+@cli.command()
+@_text
+@_model
+@_generation
+@click.option("--n", type=click.IntRange(min=1), default=1, help="How many completions.")
+@_json
+@_device
+def complete(
+    text: str | None, file: Path | None, model: str, n: int, max_tokens: int, stop: tuple[str, ...], logprobs: bool,
+    as_json: bool, device: str, **sampling: Any,
+) -> None:  # fmt: skip
+    """Continue TEXT, a file, or standard input (-).
+
+    Writes the new text only, as it comes. Several completions (--n) stand each under a line `completion 1`.
+    Line endings of the prompt are read as \\n. A prompt over the window loses its beginning, up to a line start.
+
+    \b
+    Examples:
+      codegen25 complete 'def is_prime(n):'
+      codegen25 complete --file src/app.py --max-tokens 64 --stop $'\\n\\n'
+      git diff | codegen25 complete - --n 3 --temperature 0.8 --json
+    """
+    from codegen25.complete import load
+    from codegen25.engine.sampling import Sampling
+
+    prompt = _source(text, file).text
+    if not prompt:
+        raise UsageError("nothing to complete, the text is empty; give it as TEXT, in a --file, or as - on stdin")
+    chosen = Sampling(**sampling)
+    _check_stop(stop)
+    if n > 1 and chosen.temperature == 0:
+        _say(f"--temperature 0 is greedy, all {n} completions will be the same")
+    loaded = load(model, device=device)
+    answers = _Answers([f"completion {number}" for number in range(1, n + 1)], loaded.tokenizer, logprobs)
+    on_text = answers.stream if n == 1 and not (as_json or logprobs) else None
+    completions = loaded.samples(prompt, n, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text)
+    _note_trimmed(loaded.tokenizer, prompt, completions[0].prompt_tokens)
+    if as_json:
+        found = [_to_json(completion, logprobs) for completion in completions]
+        _write_json({"model": model, "prompt_tokens": completions[0].prompt_tokens, "completions": found})
+        return
+    answers.finish(completions)
+    _note_unfinished(answers.names, completions, max_tokens)
+
+
+def _source(text: str | None, file: Path | None) -> Source:
+    """The text of TEXT, - or --file, exactly one of which must be there."""
+    from codegen25.files import Source, read_source, read_stream
+
+    if file is not None and text is None:
+        return read_source(file)
+    if text is None or file is not None:
+        raise UsageError("give one of TEXT, - for standard input, and --file FILE")
+    if text == "-":
+        return read_stream(sys.stdin.buffer, "standard input")
+    try:
+        return Source("TEXT", text.encode())
+    except UnicodeEncodeError:
+        raise UsageError("TEXT is not valid UTF-8; check the terminal's encoding, or use --file") from None
+
+
+def _check_stop(stop: tuple[str, ...]) -> None:
+    if "" in stop:
+        raise UsageError("--stop '': an empty string stands everywhere; name the text to stop at")
+
+
+def _note_trimmed(tokenizer: Tokenizer, prompt: str, kept: int) -> None:
+    # The last piece of a prompt is spelled again by the answer and not counted.
+    whole = len(tokenizer.encode(prompt.removesuffix(tokenizer.last_piece(prompt))))
+    if kept < whole:
+        _say(f"the prompt has {whole} tokens, over the model's window; only the last {kept} were used")
+
+
+class _Answers:
+    """Writes texts as they come, or when all are there; where there are several, each under its name."""
+
+    def __init__(self, names: Sequence[str], tokenizer: Tokenizer, logprobs: bool) -> None:
+        self.names, self._tokenizer, self._logprobs = names, tokenizer, logprobs
+        self._opened = 0
+        self._streamed: set[int] = set()
+        self._at_line_start = True
+
+    def _open(self, answer: int) -> None:
+        while self._opened <= answer:
+            if len(self.names) > 1:
+                self._write(("" if self._at_line_start else "\n") + self.names[self._opened] + "\n")
+            self._opened += 1
+
+    def _write(self, text: str) -> None:
+        _write(text)
+        self._at_line_start = text.endswith("\n") if text else self._at_line_start
+
+    def stream(self, answer: int, text: str) -> None:
+        """New text of an answer; those before it are complete."""
+        self._open(answer)
+        self._streamed.add(answer)
+        self._write(text)
+
+    def finish(self, completions: Sequence[Completion]) -> None:
+        """What was not streamed. A single text that is not for a terminal gets no newline of ours at its end."""
+        for answer, completion in enumerate(completions):
+            self._open(answer)
+            if self._logprobs:
+                _write_table(self._tokenizer, completion.tokens, completion.logprobs)
+            elif answer not in self._streamed:
+                self._write(completion.text)
+        if not self._at_line_start and (len(completions) > 1 or sys.stdout.isatty()):
+            self._write("\n")
+
+
+def _note_unfinished(names: Sequence[str], completions: Sequence[Completion], max_tokens: int) -> None:
+    """Said to a person only: a program reads `finish_reason`."""
+    for name, completion in zip(names, completions, strict=True):
+        if sys.stderr.isatty() and completion.finish_reason == "length":
+            _say(f"{name} has no end within --max-tokens {max_tokens}")
+
+
+def _to_json(completion: Completion, logprobs: bool) -> dict[str, Any]:
+    fields = {"text": completion.text, "finish_reason": completion.finish_reason, "tokens": list(completion.tokens)}
+    return fields | ({"logprobs": list(completion.logprobs)} if logprobs else {})
+
+
+def _write_table(tokenizer: Tokenizer, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
+    for id, logprob in zip(tokens, logprobs, strict=True):
+        _write(f"{logprob:9.3f}  {_shown(tokenizer.token_bytes(id))}\n")
+
+
+def _shown(token: bytes) -> str:
+    """A token as a Python literal: bytes where it is no whole UTF-8."""
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)
+
+
+# --------------------------------------------------------------------------------------------------------------- infill
+
+
+@cli.command()
+@click.argument("file", type=FOLDER)
+@click.option("--at", multiple=True, required=True, metavar="LINE[:COL]", help="Where text is missing; repeatable.")
+@click.option("--anchor", default="8", metavar="LINES|all", help="Lines that begin the span; 0: plain.")
+@click.option("--plain", is_flag=True, help="The model card's form: the same as --anchor 0.")
+@click.option("--apply", is_flag=True, help="Put the text into FILE.")
+@_model
+@_generation
+@_json
+@_device
+def infill(
+    file: Path, at: tuple[str, ...], anchor: str, plain: bool, apply: bool, model: str, max_tokens: int,
+    stop: tuple[str, ...], logprobs: bool, as_json: bool, device: str, **sampling: Any,
+) -> None:  # fmt: skip
+    """Write what is missing in FILE at a cursor, or at several.
+
+    LINE and COL count from 1, COL in characters (a tab is one): 12:5 is before the fifth character of line 12; LINE
+    alone is the end of the line. One hole: its text only, as it comes. Several: each under a line `hole 1, 12:5`, in
+    the order of the file.
+
+    --apply inserts the text and writes FILE in one step: it keeps encoding (UTF-8), line endings and permissions, and
+    is untouched if anything goes wrong.
+
+    \b
+    Examples:
+      codegen25 infill src/app.py --at 12:5
+      codegen25 infill src/app.py --at 12 --at 40:9 --apply
+      codegen25 infill src/app.py --at 12:5 --stop $'\\n' --json
+    """
+    from codegen25.complete import load
+    from codegen25.engine.sampling import Sampling
+    from codegen25.files import check_replaceable, read_source
+
+    lines = _anchor_lines(anchor, plain)
+    chosen = Sampling(**sampling)
+    _check_stop(stop)
+    source = read_source(file)
+    offsets = _offsets(source, at)
+    if apply:
+        check_replaceable(file)
+    loaded = load(model, device=device)
+    cursors = [source.cursor(offset) for offset in offsets]
+    answers = _Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
+    on_text = None if as_json or logprobs else answers.stream
+    completions = loaded.infill_holes(
+        source.parts(offsets), anchor=lines, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
+    )
+    if not as_json:
+        answers.finish(completions)
+    applied = False
+    try:
+        if apply:
+            _apply(file, source, offsets, completions)
+            applied = True
+    finally:
+        # Also when the file cannot be written: what the model said is not lost.
+        if as_json:
+            places = [{"line": cursor.line, "column": cursor.column} for cursor in cursors]
+            found = [place | _to_json(c, logprobs) for place, c in zip(places, completions, strict=True)]
+            _write_json({"file": str(file), "holes": found, "applied": applied})
+    if not apply:
+        _note_unfinished(answers.names, completions, max_tokens)
+
+
+def _anchor_lines(anchor: str, plain: bool) -> int | None:
+    """How many lines begin the span; None for all."""
+    if plain:
+        return 0
+    if anchor == "all":
+        return None
+    if not (anchor.isascii() and anchor.isdigit() and len(anchor) < 10):
+        raise UsageError(f"--anchor {anchor}: give a number of lines, 0 or more, or `all`")
+    return int(anchor)
+
+
+def _offsets(source: Source, at: Sequence[str]) -> list[int]:
+    """Where the cursors stand in the text, ascending."""
+    from codegen25.files import Cursor
+
+    cursors = [Cursor.parse(place) for place in at]
+    offsets = [source.offset(cursor) for cursor in cursors]
+    for number, offset in enumerate(offsets):
+        if offset in offsets[:number]:
+            raise UsageError(f"--at {cursors[number]} is given twice; name every place once")
+    return sorted(offsets)
+
+
+def _apply(file: Path, source: Source, offsets: Sequence[int], completions: Sequence[Completion]) -> None:
+    """Insert the spans into the file, and say so."""
+    from codegen25.files import replace_file
+
+    spans = [(offset, completion.text) for offset, completion in zip(offsets, completions, strict=True)]
+    if (new := source.insert(spans)) != source.data:
+        replace_file(file, source.data, new)
+    for offset, completion in zip(offsets, completions, strict=True):
+        open_end = ", which has no end yet (length)" if completion.finish_reason == "length" else ""
+        _say(f"{file}:{source.cursor(offset)}: {len(completion.text)} characters inserted{open_end}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- score
+
+
+@cli.command()
+@_text
+@_model
+@_json
+@_device
+def score(text: str | None, file: Path | None, model: str, as_json: bool, device: str) -> None:
+    """How likely the model finds TEXT, a file, or standard input (-).
+
+    The natural log-probability of every token, their total in nats, and bits per byte of UTF-8. The text is taken as it
+    is, line endings included; only a byte order mark is left out.
+
+    \b
+    Examples:
+      codegen25 score 'for i in range(10):'
+      codegen25 score --file src/app.py --json
+    """
+    from codegen25.complete import load
+
+    exact = _source(text, file).raw
+    if not exact:
+        raise UsageError("nothing to score, the text is empty; give it as TEXT, in a --file, or as - on stdin")
+    loaded = load(model, device=device)
+    result = loaded.score(exact)
+    if as_json:
+        tokens = {"tokens": list(result.tokens), "logprobs": list(result.logprobs)}
+        sums = {"total": result.total, "bytes": result.n_bytes, "bits_per_byte": result.bits_per_byte}
+        _write_json({"model": model} | tokens | sums)
+        return
+    _write_table(loaded.tokenizer, result.tokens, result.logprobs)
+    _write(
+        f"{result.total:9.3f}  nats, {len(result.tokens)} tokens, {result.n_bytes} bytes\n"
+        f"{result.bits_per_byte:9.3f}  bits per byte\n"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- model folders
+
+
+@cli.command()
+@click.argument("directory", type=FOLDER, metavar="DIR")
+def tokenizer(directory: Path) -> None:
+    """Write the family's 51,200-id tokenizer to DIR, as a Hugging Face folder.
+
+    \b
+    Example:
+      codegen25 tokenizer codegen25-tokenizer
+    """
+    from codegen25.model.hf_tokenizer import write_tokenizer
+
+    if directory.is_dir() and any(directory.iterdir()):
+        raise CodegenError(f"{directory}: is not empty; name a new folder, or empty this one")
+    write_tokenizer(directory)
+    _say(f"{directory}: written")
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--to", type=click.Choice(["hf"]), required=True, help="hf: a Hugging Face folder, without custom code.")
+@click.option("--out", type=FOLDER, required=True, help="A new folder.")
+def export(model: str, to: str, out: Path) -> None:
+    """Write MODEL in a form that other programs load.
+
+    \b
+    Example:
+      codegen25 export nano --to hf --out nano-hf
+    """
+    from codegen25.model.checkpoint import resolve
+    from codegen25.model.export import export_hf
+
+    assert to == "hf"
+    export_hf(resolve(model), out, _say)
+    _say(f"{out}: written")
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--bits", type=click.Choice(["4", "8"]), required=True, help="Of every weight.")
+@click.option("--out", type=FOLDER, required=True, help="A new folder.")
+def quantize(model: str, bits: str, out: Path) -> None:
+    """Write MODEL with its matrices in 4 or 8 bits.
+
+    \b
+    Example:
+      codegen25 quantize Salesforce/codegen25-7b-multi --bits 8 --out codegen25-7b-int8
+    """
+    from codegen25.model.checkpoint import resolve
+    from codegen25.model.quantize import quantize as write_quantized
+
+    write_quantized(resolve(model), out, bits=int(bits), notice=_say)
