@@ -16,7 +16,7 @@ from codegen25.config import ModelConfig
 from codegen25.engine import healing
 from codegen25.engine.backend import Backend
 from codegen25.engine.decode import Finish, Request, decode
-from codegen25.engine.sampling import Sampling, log_softmax
+from codegen25.engine.sampling import GREEDY, Sampling, log_softmax
 from codegen25.errors import CodegenError, UsageError
 from codegen25.infill import Holes
 from codegen25.tokenizer import Tokenizer, from_folder
@@ -74,7 +74,7 @@ def load(
     dtype: str | None = None,
     notice: Callable[[str], None] = print_notice,
 ) -> Model:
-    """A model by folder, hub id in the local cache, or built-in name; `dtype` defaults to float32 on a CPU, else bfloat16.
+    """A model by folder, hub id in the local cache, or built-in name. `dtype`: float32 on a CPU, else bfloat16.
 
     Raises `CodegenError` when there is none, when its files are damaged, or when PyTorch is not installed.
     """
@@ -125,7 +125,7 @@ class Model:
         prompt: str,
         *,
         max_tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> Completion:
@@ -138,7 +138,7 @@ class Model:
         n: int,
         *,
         max_tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> list[Completion]:
@@ -152,7 +152,7 @@ class Model:
         prompts: Sequence[str],
         *,
         max_tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> list[Completion]:
@@ -177,7 +177,7 @@ class Model:
         *,
         anchor: int | None = ANCHOR_LINES,
         max_tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> Completion:
@@ -192,7 +192,7 @@ class Model:
         *,
         anchor: int | None = ANCHOR_LINES,
         max_tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> list[Completion]:
@@ -210,7 +210,7 @@ class Model:
         *,
         anchor: int | None = ANCHOR_LINES,
         max_tokens: int = 128,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> list[Completion]:
@@ -320,6 +320,6 @@ class Model:
 
 
 def _reason(tokenizer: Tokenizer, request: Request, finish: Finish, stop_id: int | None) -> Finish:
-    """A span that ends without `<eom>` is incomplete, whatever else ended it; a stop string is the caller's own wish."""
+    """A span that ends without `<eom>` is incomplete; but a stop string is the caller's own wish."""
     is_span = tokenizer.eom in request.stop_ids
     return "length" if is_span and stop_id is not None and stop_id != tokenizer.eom else finish

@@ -51,7 +51,7 @@ def overhead(holes: int) -> int:
 
 
 def context(tokenizer: Tokenizer, parts: Sequence[Sequence[int]], *, whole: bool = True) -> list[int]:
-    """`part <mask_1> part … <|endoftext|> <sep>`. A document cut by the window (`whole=False`) has no `<|endoftext|>`."""
+    """`part <mask_1> part … <|endoftext|> <sep>`; without `<|endoftext|>` when the window cut the document."""
     _check_holes(tokenizer, len(parts) - 1)
     ids = list(parts[0])
     for mask, part in zip(tokenizer.masks, parts[1:], strict=False):
@@ -123,7 +123,7 @@ def split_tail(before: str, lines: int | None) -> tuple[str, str]:
 
 
 def trim_left(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
-    """The ids of the end of `text`, at most `budget`, beginning at a line start; inside a line only when one is too long."""
+    """The ids of the end of `text`, at most `budget`, from a line start on, or from inside a line that is too long."""
     ids = tokenizer.encode(text)
     if len(ids) <= budget:
         return ids
@@ -136,7 +136,7 @@ def trim_left(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
 
 
 def trim_right(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
-    """The ids of the beginning of `text`, at most `budget`, ending at a line start; inside a line only when one is too long."""
+    """The ids of the beginning of `text`, at most `budget`, up to a line start, or into a line that is too long."""
     ids = tokenizer.encode(text)
     if len(ids) <= budget:
         return ids
@@ -149,7 +149,7 @@ def trim_right(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
 
 
 def _first_fitting(tokenizer: Tokenizer, lines: Sequence[str], budget: int) -> int:
-    """How many lines to try first: a few more than fit when each is encoded alone (together they may need fewer ids)."""
+    """How many lines to try first: a few more than fit when each is encoded alone; together they may need less."""
     for count, total in enumerate(accumulate(len(tokenizer.encode(line)) for line in lines)):
         if total > budget + budget // 8:
             return count

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from codegen25.engine import healing, sampling
 from codegen25.engine.backend import Backend, Logits
-from codegen25.engine.sampling import Sampling
+from codegen25.engine.sampling import GREEDY, Sampling
 from codegen25.tokenizer import Tokenizer
 
 Finish = Literal["stop", "length"]
@@ -36,7 +36,7 @@ class Request:
     required: bytes = b""
     max_tokens: int = 128
     stop: tuple[str, ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = GREEDY
     index: int = 0  # of samples from one prompt: each has its own random numbers
 
 

@@ -45,6 +45,9 @@ class Sampling:
             raise UsageError(f"seed is {self.seed}; it must not be negative")
 
 
+GREEDY = Sampling()
+
+
 def log_softmax(logits: Row) -> Row:
     """Natural log-probabilities, fp32; -inf logits stay -inf."""
     shifted = logits - logits.max()

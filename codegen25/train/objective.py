@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from codegen25 import infill
 from codegen25.tokenizer import Tokenizer
@@ -109,7 +110,7 @@ def example(tokenizer: Tokenizer, text: str, objective: Objective, rng: random.R
 
 def _corrupted(tokenizer: Tokenizer, text: str, spans: Sequence[Span], objective: Objective, whole: bool) -> Example:
     borders = [0, *(border for span in spans for border in span), len(text)]
-    pieces = [tokenizer.encode(text[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    pieces = [tokenizer.encode(text[a:b]) for a, b in pairwise(borders)]
     context = infill.context(tokenizer, pieces[0::2], whole=whole)
     answer = infill.answer(tokenizer, pieces[1::2])
     # The first mask of the answer is always given, never guessed.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up, stable, decay (Hu et al., 2024, MiniCPM): linear up, constant, linear down to zero over the last steps."""
+    """Warm-up, stable, decay (Hu et al., 2024, MiniCPM): linear up, constant, linear down to zero at the end."""
 
     rate: float
     warmup: int
@@ -25,7 +25,7 @@ class Schedule:
 
 
 class MasterAdamW:
-    """AdamW (Loshchilov and Hutter, 2019) on fp32 copies of a model's weights; the model keeps them rounded to its dtype.
+    """AdamW (Loshchilov and Hutter, 2019) on fp32 copies of the weights; the model keeps them rounded to its dtype.
 
     Matrices decay, norms do not. Rows of the embedding from `new_rows` on are new to the model and move
     `new_rows_factor` times as far as the others; Adam does not feel the scale of a gradient, so the step is scaled.

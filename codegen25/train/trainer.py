@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
 import sys
@@ -123,8 +122,8 @@ class Trainer:
         save_file(self.optimizer.state(), fresh / "state.safetensors")
         (fresh / "progress.json").write_text(json.dumps({"step": self.step, "tokens": self.tokens}))
         if old.exists():
-            os.rename(old, self.out / "checkpoint.old")
-        os.rename(fresh, old)
+            old.rename(self.out / "checkpoint.old")
+        fresh.rename(old)
         shutil.rmtree(self.out / "checkpoint.old", ignore_errors=True)
 
     def _resume(self) -> None:
