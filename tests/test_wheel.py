@@ -1,0 +1,86 @@
+"""The wheel, built and installed on its own, works from a folder that knows nothing of the sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NANO = ROOT / "codegen25" / "models" / "nano"
+MAX_FILE_BYTES = 95_000_000  # code hosts refuse single files of 100 MB
+
+without_nano = pytest.mark.skipif(not NANO.is_dir(), reason="the sources carry no codegen25/models/nano to embed")
+
+
+def _python(*arguments: str | Path) -> None:
+    result = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    _python("-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    _python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel)
+    return folder
+
+
+def run(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The installed console script, in `cwd`; what it depends on comes from the tests' own environment."""
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [str(site / "bin" / "codegen25"), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_contents(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = HeaderParser().parsestr(archive.read(next(n for n in names if n.endswith("/METADATA"))).decode())
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "codegen25").rglob("*.py")}
+    assert sources <= set(names)
+    assert {"codegen25/py.typed", "codegen25/ranks/gpt2.tiktoken", "codegen25/ranks/LICENSE"} <= set(names)
+    assert {name.split("/")[0] for name in names} == {"codegen25", f"codegen25-{metadata['Version']}.dist-info"}
+    assert not [name for name in names if "__pycache__" in name or ".partial" in name]
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE", "NOTICE", "codegen25/ranks/LICENSE"]
+
+
+def test_it_is_the_installed_package_that_runs(site: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import codegen25; print(codegen25.__file__)"]
+    found = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True)
+    assert Path(found.stdout.decode().strip()).is_relative_to(site)
+    assert run(site, tmp_path, "--version").stdout.startswith("codegen25 ")
+
+
+def test_the_family_tokenizer_from_another_folder(site: Path, tmp_path: Path) -> None:
+    result = run(site, tmp_path, "tokenizer", "family")
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert (tmp_path / "family" / "tokenizer.json").is_file()
+
+
+@without_nano
+def test_the_embedded_model_is_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {Path(info.filename).name: info.file_size for info in archive.infolist() if "/nano/" in info.filename}
+    assert {"config.json", "tokenizer.json", "model.safetensors", "README.md"} <= set(sizes)
+    assert max(sizes.values()) < MAX_FILE_BYTES
+
+
+@without_nano
+def test_complete_from_another_folder(site: Path, tmp_path: Path) -> None:
+    result = run(site, tmp_path, "complete", "def is_prime(n):", "--max-tokens", "8")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
