@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from codegen25.model.packed import (
     to_json,
     unpack,
 )
-from codegen25.model.quantize import calibration_ids, fit_scales, gptq, nearest, quantize, round_to_nearest
+from codegen25.model.quantize import calibration_ids, fit_scales, gptq, main, nearest, quantize, round_to_nearest
 from codegen25.tokenizer import family
 
 TINY = ModelConfig(96, 64, 128, 2, 2, 1, 64, 64, tied=True)
@@ -269,12 +269,16 @@ def test_the_folder_is_whole_and_readable(source: Path, tmp_path: Path) -> None:
     assert len(said) == 1 and "bytes" in said[0]
 
 
-def test_export_multiplies_out(quantized: Path, tmp_path: Path) -> None:
-    write_tokenizer(quantized, family())
-    config = json.loads((quantized / "config.json").read_text())
-    with pytest.raises(CodegenError, match="51200 ids"):
-        export_hf(quantized, tmp_path / "hf", quiet)
-    assert config["vocab_size"] == 96
+def test_export_multiplies_out(tmp_path: Path) -> None:
+    save_llama(random_llama(replace(TINY, vocab_size=51200, layers=1)), tmp_path / "source")
+    write_tokenizer(tmp_path / "source", family())
+    quantize(tmp_path / "source", tmp_path / "q", bits=4, notice=quiet)
+    export_hf(tmp_path / "q", tmp_path / "hf", quiet, dtype="float32")
+    assert "quantization_config" not in json.loads((tmp_path / "hf" / "config.json").read_text())
+    exported = load_file(tmp_path / "hf" / "model.safetensors")
+    stored = dict(tensors(tmp_path / "q"))
+    assert exported.keys() == stored.keys()
+    assert all(torch.equal(exported[name], stored[name]) for name in stored)
 
 
 def test_nano_fits() -> None:
@@ -405,9 +409,14 @@ def test_calibration_ids(tmp_path: Path) -> None:
         calibration_ids(file, tokenizer, 2)
 
 
-def test_command(source: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "codegen25.model.quantize", str(source), "--bits", "8", "--out"]
-    done = subprocess.run([*command, str(tmp_path / "q")], capture_output=True, text=True)
-    assert done.returncode == 0 and (tmp_path / "q" / "model.safetensors").is_file(), done.stderr
-    again = subprocess.run([*command, str(tmp_path / "q")], capture_output=True, text=True)
-    assert again.returncode == 1 and again.stderr.count("\n") == 1 and "exists already" in again.stderr
+def test_command(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["quantize", str(source), "--bits", "8", "--out", str(tmp_path / "q")]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    assert (tmp_path / "q" / "model.safetensors").is_file() and capsys.readouterr().out == ""
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert isinstance(stop.value.code, str), "which Python prints, and exits with 1"
+    assert "exists already" in stop.value.code and "\n" not in stop.value.code

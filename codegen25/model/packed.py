@@ -116,8 +116,8 @@ def unpack(packed_NP: Tensor, packing: Packing) -> Tensor:
 
 def dequantize(packed_NP: Tensor, scale_NG: Tensor, packing: Packing) -> Tensor:
     """fp32 [N, K]: every integer times the scale of its group."""
-    integers = unpack(packed_NP, packing)
-    return (integers * scale_NG.float()[:, :, None]).view(len(packed_NP), -1)
+    weight_NGg = unpack(packed_NP, packing).float()  # first, in one sweep: mixed types multiply three times slower
+    return weight_NGg.mul_(scale_NG.float()[:, :, None]).view(len(packed_NP), -1)
 
 
 def _checked(name: str, packed: Tensor, scale: Tensor, packing: Packing) -> Tensor:
