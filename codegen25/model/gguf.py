@@ -6,6 +6,7 @@ keep the halves apart, and so the rows are put back here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ _NAMES = {
     "output_norm.weight": "norm.weight",
     "output.weight": "lm_head.weight",
 }
+_LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 
 
 class GGUF:
@@ -51,31 +53,40 @@ class GGUF:
         self.path = path
         try:
             self._reader = gguf.GGUFReader(path)
-        except (ValueError, OSError, IndexError) as error:
-            raise CodegenError(f"{path}: not a GGUF file, or a truncated one ({error})") from error
+        except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
+            raise CodegenError(f"{path}: not a GGUF file, or a truncated one ({error}); download it again") from error
         self._dequantize = gguf.quants.dequantize
         if self.field("general.architecture") != "llama":
             raise CodegenError(f"{path}: holds a {self.field('general.architecture')!r} model; only llama can be read")
 
-    def field(self, key: str) -> Any:
+    def field(self, key: str, default: Any = None) -> Any:
+        """A metadata value. Raises `CodegenError` when the file has none and there is no default."""
         field = self._reader.get_field(key)
         if field is None:
+            if default is not None:
+                return default
             raise CodegenError(f"{self.path}: has no {key}; it cannot be read as a LLaMA")
         return field.contents()
 
     def config(self) -> ModelConfig:
+        """The shape. What the format lets a file leave out is as llama.cpp takes it then."""
         names = {tensor.name for tensor in self._reader.tensors}
         heads, hidden = self.field("llama.attention.head_count"), self.field("llama.embedding_length")
+        head_dim = self.field("llama.attention.key_length", hidden // heads)
+        if self.field("llama.rope.dimension_count", head_dim) != head_dim:
+            raise CodegenError(f"{self.path}: rotates a part of every head only; such a LLaMA is not supported")
+        if (scaling := self.field("llama.rope.scaling.type", "none")) != "none":
+            raise CodegenError(f"{self.path}: rotary scaling {scaling!r} is not supported; use a model without")
         return ModelConfig(
             vocab_size=len(self.field("tokenizer.ggml.tokens")),
             hidden_size=hidden,
             intermediate_size=self.field("llama.feed_forward_length"),
             layers=self.field("llama.block_count"),
             heads=heads,
-            kv_heads=self.field("llama.attention.head_count_kv"),
-            head_dim=hidden // heads,
+            kv_heads=self.field("llama.attention.head_count_kv", heads),
+            head_dim=head_dim,
             max_positions=self.field("llama.context_length"),
-            rope_theta=float(self.field("llama.rope.freq_base")),
+            rope_theta=float(self.field("llama.rope.freq_base", 10000.0)),
             rms_norm_eps=float(np.float32(self.field("llama.attention.layer_norm_rms_epsilon"))),
             tied="output.weight" not in names,
         )
@@ -94,16 +105,22 @@ class GGUF:
         return [(left, right) for left, right in pairs]
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor by our name, fp32."""
-        config = self.config()
+        """Every tensor by our name, fp32. Raises `CodegenError` at one that a LLaMA without biases has not."""
+        head_dim = self.config().head_dim
         for tensor in self._reader.tensors:
-            array: NDArray[np.float32] = self._dequantize(tensor.data, tensor.tensor_type)
-            name = _NAMES.get(tensor.name)
+            name, kind = _NAMES.get(tensor.name), ""
             if name is None:
-                _, layer, kind, _ = tensor.name.split(".")
-                name = f"layers.{layer}.{_LAYER_NAMES[kind]}.weight"
-                if kind in ("attn_q", "attn_k"):
-                    array = _unpermute(array, config.head_dim)
+                match = _LAYER_TENSOR.fullmatch(tensor.name)
+                if not match or match[2] not in _LAYER_NAMES:
+                    raise CodegenError(f"{self.path}: the tensor {tensor.name} has no place in a LLaMA without biases")
+                kind = match[2]
+                name = f"layers.{match[1]}.{_LAYER_NAMES[kind]}.weight"
+            try:
+                array: NDArray[np.float32] = self._dequantize(tensor.data, tensor.tensor_type)
+            except NotImplementedError as error:
+                raise CodegenError(f"{self.path}: {error}; convert the model to Q8_0 or F16 first") from error
+            if kind in ("attn_q", "attn_k"):
+                array = _unpermute(array, head_dim)
             yield name, torch.from_numpy(np.array(array, dtype=np.float32))
 
 

@@ -4,6 +4,8 @@ start      SmolLM2-135M from its GGUF file, with the control tokens added: the m
 documents  the corpus as training documents: functions, and one part in ten files
 run        train, or go on where the newest checkpoint stands
 model      write the newest checkpoint as a Hugging Face folder
+
+A run that was stopped, or ended in any other way, goes on with the same command.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from codegen25.data.document import read_documents
+from codegen25.data.document import read_documents, write_text
 from codegen25.data.functions import functions
 from codegen25.errors import CodegenError
 
@@ -38,11 +41,13 @@ def _documents(args: argparse.Namespace) -> None:
     texts = with_doc[:half] + without[:half]
     texts += files[: len(texts) // 10]
     rng.shuffle(texts)
+    if not texts:
+        raise CodegenError(
+            f"{args.corpus}: has no two functions of {low} to {high} characters, one with a docstring and one without; "
+            "name a larger corpus or other --characters"
+        )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = args.out.with_name(args.out.name + ".new")
-    with fresh.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps({"content": text}) + "\n" for text in texts)
-    fresh.rename(args.out)
+    write_text(args.out, (json.dumps({"content": text}) + "\n" for text in texts))
     print(f"{args.out}: {len(texts)} documents, {sum(map(len, texts)):,} characters")
 
 
@@ -77,32 +82,71 @@ def _trainer(args: argparse.Namespace) -> None:
 def _model(args: argparse.Namespace) -> None:
     """Needs no trainer: the masters of the checkpoint are the weights."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from codegen25.model.checkpoint import load_llama, save_llama
 
     model = load_llama(args.init, dtype="float32")
-    state = load_file(args.run / "checkpoint" / "state.safetensors")
+    folder = args.run / "checkpoint"
+    try:
+        progress = json.loads((folder / "progress.json").read_text())
+        state = load_file(folder / "state.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CodegenError(f"{folder}: cannot be read ({error}); name the --out of a run that has one") from error
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(state[f"master.{name}"])
+            master = state.get(f"master.{name}")
+            if master is None or master.shape != parameter.shape:
+                raise CodegenError(
+                    f"{folder}: {name} does not fit {args.init}; name the --init that the run began with"
+                )
+            parameter.copy_(master)
     save_llama(model, args.out, dtype=args.dtype)
     shutil.copy(args.init / "tokenizer.json", args.out / "tokenizer.json")
-    print(f"{args.out}: step {json.loads((args.run / 'checkpoint' / 'progress.json').read_text())}")
+    print(f"{args.out}: step {progress['step']}, {progress['tokens']:,} tokens")
+
+
+_EXAMPLES = {
+    "start": "start --gguf SmolLM2-135M-Instruct.Q4_1.gguf --out nano/start",
+    "documents": "documents --corpus nano/corpus/train.jsonl --out nano/documents.jsonl",
+    "run": "run --data nano/documents.jsonl --init nano/start --out nano/run --steps 600 --new-rows 49152",
+    "model": "model --run nano/run --init nano/start --out nano/trained",
+}
+
+
+def _examples(*names: str) -> str:
+    return "\n  ".join(["examples:", *(f"python -m codegen25.train {_EXAMPLES[name]}" for name in names)])
 
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m codegen25.train", description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(
+        prog="python -m codegen25.train", description=__doc__, epilog=_examples(*_EXAMPLES), formatter_class=raw
+    )
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    start = verbs.add_parser("start", help="the model that training starts from")
+
+    def verb(name: str, help: str, run_command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=help, epilog=_examples(name), formatter_class=raw)
+        made.set_defaults(run_command=run_command)
+        made.add_argument("--out", type=Path, required=True)
+        made.add_argument("--seed", type=int, default=0)
+        return made
+
+    start = verb("start", "the model that training starts from", _start)
     start.add_argument("--gguf", type=Path, required=True)
-    start.set_defaults(run_command=_start)
-    documents = verbs.add_parser("documents", help="the corpus as training documents")
+    documents = verb("documents", "the corpus as training documents", _documents)
     documents.add_argument("--corpus", type=Path, required=True, help="train.jsonl of `python -m codegen25.data.build`")
     documents.add_argument("--characters", type=int, nargs=2, default=(150, 1200), metavar=("LOW", "HIGH"))
-    documents.set_defaults(run_command=_documents)
-    run = verbs.add_parser("run", help="train, or go on")
+    _add_run_options(verb("run", "train, or go on", _trainer))
+    model = verb("model", "the newest checkpoint as a Hugging Face folder", _model)
+    model.add_argument("--run", type=Path, required=True)
+    model.add_argument("--init", type=Path, required=True)
+    model.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    return parser
+
+
+def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--data", type=Path, required=True, help="JSONL with `content`")
     run.add_argument("--init", type=Path, required=True, help="the model folder to start from")
     run.add_argument("--steps", type=int, required=True)
@@ -117,16 +161,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--new-rows-factor", type=float, default=5.0)
     run.add_argument("--checkpoint-every", type=int, default=50, help="steps")
     run.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="masters are fp32 always")
-    run.set_defaults(run_command=_trainer)
-    model = verbs.add_parser("model", help="the newest checkpoint as a Hugging Face folder")
-    model.add_argument("--run", type=Path, required=True)
-    model.add_argument("--init", type=Path, required=True)
-    model.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    model.set_defaults(run_command=_model)
-    for verb in (start, documents, run, model):
-        verb.add_argument("--out", type=Path, required=True)
-        verb.add_argument("--seed", type=int, default=0)
-    return parser
 
 
 def main() -> None:

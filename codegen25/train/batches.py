@@ -6,6 +6,7 @@ seeded with (seed, epoch, document). Several documents are packed into a row and
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from torch import Tensor
 from codegen25.errors import CodegenError
 from codegen25.tokenizer import Tokenizer
 from codegen25.train.objective import Example, Objective, example
+
+# Less has no room for text between the control tokens of four holes.
+MIN_WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,22 @@ def read_texts(path: Path) -> list[str]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                texts.append(str(json.loads(line)["content"]))
+                texts.append(_content(json.loads(line)))
             except (ValueError, KeyError, TypeError) as error:
                 raise CodegenError(
-                    f"{path}:{number}: not a JSON object with `content`; build the file again"
+                    f"{path}:{number}: not a JSON object with a text as `content`; build the file again"
                 ) from error
     if not texts:
         raise CodegenError(f"{path}: holds no documents; build it again")
     return texts
+
+
+def _content(document: object) -> str:
+    if not isinstance(document, dict) or not isinstance(document["content"], str):
+        raise TypeError
+    content: str = document["content"]
+    content.encode()  # a lone surrogate is no text
+    return content
 
 
 def pack(examples: Sequence[Example], window: int) -> list[list[Example]]:
@@ -99,11 +111,30 @@ class Batches:
     documents_per_step: int
     window: int
 
+    def __post_init__(self) -> None:
+        if self.window < MIN_WINDOW:
+            raise CodegenError(
+                f"a window of {self.window} tokens leaves no room for spans; at least {MIN_WINDOW} are needed"
+            )
+        if self.documents_per_step < 1:
+            raise CodegenError(f"{self.documents_per_step} documents a step cannot be learned from; ask for 1 or more")
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of the documents in their order, in hexadecimal: what makes two runs' data the same."""
+        digest = hashlib.sha256()
+        for text in self.texts:
+            data = text.encode()
+            digest.update(len(data).to_bytes(8, "little") + data)
+        return digest.hexdigest()
+
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0; it depends on nothing but the fields and the step."""
+        """The batch of a step, counted from 0; it depends on nothing but the fields and the step.
+
+        Empty documents are left out; when the step has no others, the batch is a row without targets.
+        """
         first = step * self.documents_per_step
         examples = [self._example(index) for index in range(first, first + self.documents_per_step)]
-        return to_batch(pack([e for e in examples if len(e.ids) > 1], self.window))
+        return to_batch(pack([e for e in examples if len(e.ids) > 1] or examples[:1], self.window))
 
     def _example(self, index: int) -> Example:
         epoch, place = divmod(index, len(self.texts))

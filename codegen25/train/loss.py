@@ -36,6 +36,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def cross_entropy_sum(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int = 256) -> Tensor:
-    """The sum over N states of -log p(target), fp32, in nats; x and weight in one dtype, targets int64 in [0, V)."""
+    """The sum over N states of -log p(target), fp32, in nats; x and weight in one dtype, targets int64 in [0, V).
+
+    Without states (N = 0) the sum and both gradients are zero.
+    """
     total: Tensor = _ChunkedCrossEntropy.apply(x_ND, weight_VD, targets_N, chunk)  # type: ignore[no-untyped-call]
     return total

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from codegen25.errors import CodegenError
 from codegen25.model.checkpoint import save_llama
 from codegen25.model.gguf import GGUF
 from codegen25.model.hf_tokenizer import build_tokenizer_json
@@ -59,8 +60,13 @@ def extended_embedding(old_VD: Tensor, control: Mapping[str, int], rows: int, ge
 
 
 def start(gguf: Path, out: Path, seed: int = 0) -> int:
-    """Write the model that training starts from as a Hugging Face folder; returns the first new row."""
+    """Write the model that training starts from as a Hugging Face folder; returns the first new row.
+
+    Raises `CodegenError` when the file is not SmolLM2's, or holds other tensors than it says.
+    """
     source = GGUF(gguf)
+    if lacking := [name for name in (*ENDINGS, *BORDERS) if name not in source.control()]:
+        raise CodegenError(f"{gguf}: has no control token {lacking[0]}; start from SmolLM2, which has")
     tokens, control = extended_vocabulary(source)
     config = source.config()
     old_vocab = config.vocab_size
@@ -72,7 +78,10 @@ def start(gguf: Path, out: Path, seed: int = 0) -> int:
     )
     if config.tied:
         state["lm_head.weight"] = state["embed_tokens.weight"]
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CodegenError(f"{gguf}: {' '.join(str(error).split())}; download the file again") from error
     save_llama(model, out, dtype="float32")
     spec = build_tokenizer_json(tokens, source.merges(), control, digits=True)
     (out / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")

@@ -121,9 +121,10 @@ def _corrupted(tokenizer: Tokenizer, text: str, spans: Sequence[Span], objective
 def _crop(tokenizer: Tokenizer, text: str, rng: random.Random, window: int) -> tuple[str, bool]:
     """A run of whole lines of `text` that leaves room for the control tokens, and whether it is the whole text."""
     budget = window - infill.overhead(4) - 8
-    if len(text) < budget or len(tokenizer.encode(text)) <= budget:
+    if len(text.encode()) <= budget or len(tokenizer.encode(text)) <= budget:  # no token is less than a byte
         return text, True
     lines = text.splitlines(keepends=True)
     first = rng.randrange(len(lines))
     ids = infill.trim_right(tokenizer, "".join(lines[first : first + budget]), budget)
-    return tokenizer.decode(ids), False
+    # Inside a line that is too long the last id may end in the middle of a character: that character is left out.
+    return tokenizer.decode_bytes(ids).decode(errors="ignore"), False

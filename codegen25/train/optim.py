@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,14 +49,22 @@ class MasterAdamW:
             for dim, decay in ((2, weight_decay), (1, 0.0))
         ]
         self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+        for master in self.masters.values():  # AdamW makes them at its first step; a state saved before needs them too
+            moments = {key: torch.zeros_like(master) for key in ("exp_avg", "exp_avg_sq")}
+            self.adamw.state[master] = {"step": torch.zeros(()), **moments}
 
     def step(self, rate: float, clip: float) -> float:
-        """One update from the gradients that the model holds, which are cleared. Returns their norm before clipping."""
+        """One update from the gradients that the model holds, which are cleared. Returns their norm before clipping.
+
+        Raises `FloatingPointError`, and changes no weight, when that norm is infinite or no number.
+        """
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None, f"{name} took no part in the loss"
             self.masters[name].grad = parameter.grad.float()
             parameter.grad = None
         norm = float(nn.utils.clip_grad_norm_(self.masters.values(), clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the norm of the gradient is {norm}")
         for group in self.adamw.param_groups:
             group["lr"] = rate
         embedding = self.masters["embed_tokens.weight"]
