@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+ANCHOR = "8"  # as in complete.py, which is too slow to import for a help text
 FOLDER = click.Path(path_type=Path)
 
 
@@ -284,7 +285,7 @@ def _shown(token: bytes) -> str:
 @cli.command()
 @click.argument("file", type=FOLDER)
 @click.option("--at", multiple=True, required=True, metavar="LINE[:COL]", help="Where text is missing; repeatable.")
-@click.option("--anchor", default="8", metavar="LINES|all", help="Lines that begin the span; 0: plain.")
+@click.option("--anchor", show_default=ANCHOR, metavar="LINES|all", help="Lines that begin the span; 0: plain.")
 @click.option("--plain", is_flag=True, help="The model card's form: the same as --anchor 0.")
 @click.option("--apply", is_flag=True, help="Put the text into FILE.")
 @_model
@@ -292,7 +293,7 @@ def _shown(token: bytes) -> str:
 @_json
 @_device
 def infill(
-    file: Path, at: tuple[str, ...], anchor: str, plain: bool, apply: bool, model: str, max_tokens: int,
+    file: Path, at: tuple[str, ...], anchor: str | None, plain: bool, apply: bool, model: str, max_tokens: int,
     stop: tuple[str, ...], logprobs: bool, as_json: bool, device: str, **sampling: Any,
 ) -> None:  # fmt: skip
     """Write what is missing in FILE at a cursor, or at several.
@@ -345,10 +346,11 @@ def infill(
         _note_unfinished(answers.names, completions, max_tokens)
 
 
-def _anchor_lines(anchor: str, plain: bool) -> int | None:
+def _anchor_lines(anchor: str | None, plain: bool) -> int | None:
     """How many lines begin the span; None for all."""
-    if plain:
-        return 0
+    if plain and anchor not in (None, "0"):
+        raise UsageError(f"--plain is --anchor 0, and --anchor is {anchor}; leave one out")
+    anchor = "0" if plain else anchor or ANCHOR
     if anchor == "all":
         return None
     if not (anchor.isascii() and anchor.isdigit() and len(anchor) < 10):
