@@ -88,11 +88,11 @@ def parse(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[list[int], Fin
     spans: list[tuple[list[int], Finish]] = []
     current: list[int] = []
     is_open = True
-    masks = frozenset(tokenizer.masks)
+    masks, ends = frozenset(tokenizer.masks), stops(tokenizer)
     for id in ids:
         if not is_open and id in masks:
             current, is_open = [], True
-        elif is_open and id in stops(tokenizer):
+        elif is_open and id in ends:
             spans.append((current, "stop" if id == tokenizer.eom else "length"))
             if id == tokenizer.eom:
                 is_open = False
@@ -145,7 +145,7 @@ def trim_right(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
         ids = tokenizer.encode("".join(lines[:last]))
         if len(ids) <= budget:
             return ids
-    return tokenizer.encode(lines[0])[: max(0, budget)]
+    return tokenizer.encode(lines[0])[:budget] if budget > 0 else []
 
 
 def _first_fitting(tokenizer: Tokenizer, lines: Sequence[str], budget: int) -> int:

@@ -71,8 +71,9 @@ def probabilities(logits: Row, sampling: Sampling) -> NDArray[np.float64]:
     Each filter looks at what the one before it left. Ties at top-k's border are decided for the lower id.
     """
     assert sampling.temperature > 0, "greedy choice has no distribution"
-    scaled = logits.astype(np.float64) / sampling.temperature
-    p = np.exp(scaled - scaled.max())
+    shifted = logits.astype(np.float64) - logits.max()
+    with np.errstate(over="ignore"):  # to -inf, at temperatures that are as good as 0
+        p = np.exp(shifted / sampling.temperature)
     p /= p.sum()
     order = np.argsort(-p, kind="stable")
     keep = len(p) if sampling.top_k == 0 else min(sampling.top_k, len(p))
