@@ -198,6 +198,8 @@ def _source(text: str | None, file: Path | None) -> Source:
     if text is None or file is not None:
         raise UsageError("give one of TEXT, - for standard input, and --file FILE")
     if text == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed; give TEXT or --file FILE")
         return read_stream(sys.stdin.buffer, "standard input")
     try:
         return Source("TEXT", text.encode())

@@ -246,7 +246,7 @@ def test_at_a_terminal(run: Run, model: str, file: Path, monkeypatch: pytest.Mon
     note = "codegen25: {} has no end within --max-tokens 5\n"
     shown = (0, plain.removesuffix("\n") + "\n", note.format("completion 1"))
     assert run("complete", SOURCE, "--model", model, "--max-tokens", 5) == shown
-    assert run("infill", file, "--at", 3, "--model", model, "--max-tokens", 5)[2] == note.format("hole 1, 3:32")
+    assert run("infill", file, "--at", 3, "--model", model, "--max-tokens", 5)[2] == note.format("hole 1, 3:29")
 
 
 def test_prompt_over_the_window(run: Run, model: str) -> None:
@@ -583,6 +583,13 @@ def test_output_in_a_narrow_encoding(model: str) -> None:
     argv = command("score", "漢", "--model", model)
     result = subprocess.run(argv, capture_output=True, text=True, env=environment)
     assert result.returncode == 0 and result.stdout.isascii(), result.stderr
+
+
+def test_closed_stdin() -> None:
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command("complete", "-")], capture_output=True, text=True
+    )
+    assert_one_line(result.returncode, result.stderr, 2, "standard input is closed")
 
 
 def test_full_disk_behind_stdout(model: str) -> None:
