@@ -107,6 +107,8 @@ class TorchBackend:
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
+        if not rows:
+            return []
         if len({sequence for sequence, _, _ in rows}) < len(rows):
             raise ValueError("a sequence may stand in one row of a call only")
         if any(not tokens or sequence not in self._caches for sequence, tokens, _ in rows):
