@@ -20,7 +20,7 @@ try: $(VENV)/.run
 	@$(CODEGEN25) complete --file examples/prime.py --max-tokens 64
 	@printf '\n\n== codegen25 infill examples/stats.py --at 23, between these lines ==\n'
 	@sed -n '19,26p' examples/stats.py
-	@printf '%s\n' '== the line that is missing =='
+	@printf '%s\n' '== what is missing =='
 	@$(CODEGEN25) infill examples/stats.py --at 23 --max-tokens 64
 	@printf '\n'
 
