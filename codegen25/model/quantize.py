@@ -2,7 +2,8 @@
 
 Without calibration every weight goes to its nearest level. With it, four-bit matrices are rounded by GPTQ (Frantar et
 al., 2022): columns one after the other, each error made good by the columns still to come, as far as the inputs that
-the matrix really sees allow. Those inputs come through the layers before it as they are after quantization. The layout of what is written: `packed.py`.
+the matrix really sees allow. Those inputs come through the layers before it as they are after quantization. The layout
+of what is written: `packed.py`.
 
 A layer is in memory at a time; the source stays mapped and only the result is held.
 
