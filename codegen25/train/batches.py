@@ -48,10 +48,10 @@ def read_texts(path: Path) -> list[str]:
     if not path.is_file():
         raise CodegenError(f"{path}: no such file; build it with `python -m codegen25.data.build`")
     texts = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                texts.append(_content(json.loads(line)))
+                texts.append(_content(json.loads(line.decode())))
             except (ValueError, KeyError, TypeError) as error:
                 raise CodegenError(
                     f"{path}:{number}: not a JSON object with a text as `content`; build the file again"
@@ -91,11 +91,11 @@ def to_batch(rows: Sequence[Sequence[Example]]) -> Batch:
     for b, row in enumerate(rows):
         t = 0
         for number, one in enumerate(row, 1):
-            ids, n = torch.tensor(one.ids), len(one.ids)
+            ids, n = torch.tensor(one.ids, dtype=torch.int64), len(one.ids)
             tokens[b, t : t + n] = ids
             positions[b, t : t + n] = torch.arange(n)
             document[b, t : t + n] = number
-            targets[b, t : t + n - 1] = torch.where(torch.tensor(one.learned[1:]), ids[1:], -1)
+            targets[b, t : t + n - 1] = torch.where(torch.tensor(one.learned[1:], dtype=torch.bool), ids[1:], -1)
             t += n
     return Batch(tokens, positions, document, targets)
 
