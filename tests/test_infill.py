@@ -17,7 +17,7 @@ from codegen25.tokenizer import family
 
 TOKENIZER = family()
 NAMES = ["<mask_1>", "<mask_2>", "<sep>", "<eom>", "<|endoftext|>", "<mask_"]
-WORDS = ["def f(x):\n", "    return x\n", "\n", "\n\n", "\r\n", "\x0c", "x", " = 1", "π", "👧", "\t", "    ", "a b c d e"]
+WORDS = ["def f(x):\n", "    return x\n", "\n", "\n\n", "\r\n", "\x0c", "x", " = 1", "π", "👧", "\t", "  ", "a b c d e"]
 PLAIN = st.lists(st.sampled_from(WORDS), max_size=12).map("".join) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="<"), max_size=20
 )

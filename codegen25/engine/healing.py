@@ -12,14 +12,23 @@ from numpy.typing import NDArray
 
 from codegen25.tokenizer import Tokenizer
 
+# In characters. Hardly a token is longer; a piece may be a run of blanks or a base64 line of any length.
+LONGEST = 64
+
 
 def split(tokenizer: Tokenizer, text: str) -> tuple[str, bytes]:
     """(what stays a prompt, the bytes that the answer must begin with): the last pre-tokenizer piece is cut off.
 
-    Appending text can change the tokens of that piece only, so nothing before it needs healing.
+    Appending text can change the tokens of that piece only, so nothing before it needs healing. Of a piece that is
+    very long only the end is cut off. Raises `CodegenError` when `text` holds a lone surrogate.
     """
-    piece = tokenizer.last_piece(text)
-    return text[: len(text) - len(piece)], piece.encode()
+    piece = tokenizer.last_piece(text)[-LONGEST:]
+    try:
+        required = piece.encode()
+    except UnicodeEncodeError:
+        tokenizer.encode(text)  # says for people what is wrong
+        raise
+    return text[: len(text) - len(piece)], required
 
 
 def allowed(tokenizer: Tokenizer, required: bytes) -> NDArray[np.int64]:
