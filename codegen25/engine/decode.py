@@ -70,7 +70,8 @@ class _Answer:
         self.rng = np.random.default_rng([self.request.sampling.seed, self.request.index])
         self.text = codecs.getincrementaldecoder("utf-8")(errors="replace")
         if self.request.sampling.repetition_penalty != 1.0:
-            self.seen = set(self.request.prompt)
+            # What ends an answer is no repetition, though every prompt with holes has it.
+            self.seen = set(self.request.prompt) - self.request.stop_ids
 
 
 def decode(backend: Backend, tokenizer: Tokenizer, requests: Sequence[Request]) -> Iterator[Piece]:
@@ -78,13 +79,12 @@ def decode(backend: Backend, tokenizer: Tokenizer, requests: Sequence[Request]) 
 
     Equal prompts are run once and their caches forked. The caches are given back also when the caller stops early.
     """
-    answers: list[_Answer] = []
+    sequences: list[int] = []
     try:
         for number, request in enumerate(requests):
             if request.max_tokens == 0:
                 yield Piece(number, "", None, 0.0, "length")
-        answers += _prefill(backend, [(n, r) for n, r in enumerate(requests) if r.max_tokens > 0])
-        active = list(answers)
+        active = _prefill(backend, [(n, r) for n, r in enumerate(requests) if r.max_tokens > 0], sequences)
         while active:
             tokens = []
             for answer in active:
@@ -98,17 +98,21 @@ def decode(backend: Backend, tokenizer: Tokenizer, requests: Sequence[Request]) 
                     answer.logits = row
             active = [answer for answer, _ in going]
     finally:
-        for answer in answers:
-            backend.free(answer.sequence)
+        for sequence in sequences:
+            backend.free(sequence)
 
 
-def _prefill(backend: Backend, requests: Sequence[tuple[int, Request]]) -> list[_Answer]:
-    distinct = {tuple(request.prompt): backend.new() for _, request in requests}
-    logits = dict(
-        zip(distinct, backend.forward([(s, list(p), False) for p, s in distinct.items()]), strict=True)
-        if distinct
-        else ()
-    )
+def _prefill(backend: Backend, requests: Sequence[tuple[int, Request]], sequences: list[int]) -> list[_Answer]:
+    """Run the prompts. Every sequence is put into `sequences` as it is made, so that none is lost to an error."""
+    if not requests:
+        return []
+    distinct: dict[tuple[int, ...], int] = {}
+    for _, request in requests:
+        if tuple(request.prompt) not in distinct:
+            distinct[tuple(request.prompt)] = sequence = backend.new()
+            sequences.append(sequence)
+    rows = backend.forward([(sequence, prompt, False) for prompt, sequence in distinct.items()])
+    logits = dict(zip(distinct, rows, strict=True))
     taken: set[int] = set()
     answers = []
     for number, request in requests:
@@ -116,6 +120,7 @@ def _prefill(backend: Backend, requests: Sequence[tuple[int, Request]]) -> list[
         sequence = distinct[prompt]
         if sequence in taken:
             sequence = backend.fork(sequence)
+            sequences.append(sequence)
         taken.add(sequence)
         answers.append(_Answer(number, request, sequence, logits[prompt], request.required))
     return answers
@@ -137,8 +142,7 @@ def _choose(tokenizer: Tokenizer, answer: _Answer) -> tuple[int, list[Piece]]:
     if token in request.stop_ids:
         answer.finish = "stop"
         return token, [Piece(answer.number, answer.held + answer.text.decode(b"", True), None, 0.0, "stop", token)]
-    if answer.seen:
-        answer.seen.add(token)
+    answer.seen.add(token)
     return token, [_accept(answer, token, logprob, tokenizer.token_bytes(token))]
 
 
@@ -160,11 +164,11 @@ def _accept(answer: _Answer, token: int, logprob: float, spelled: bytes) -> Piec
 
 
 def _certain(held: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """(the part of `held` that can be given out, whether a stop string was met): up to the first whole stop string, or
-    up to where one may have begun."""
-    ends = [at for at in (held.find(s) for s in stop) if at >= 0]
-    if ends:
-        return held[: min(ends)], True
+    """(the part of `held` that can be given out, whether a stop string was met): up to the stop string that is whole
+    first, or up to where one may have begun. So the borders of tokens make no difference."""
+    met = [(at + len(s), at) for at, s in ((held.find(s), s) for s in stop) if at >= 0]
+    if met:
+        return held[: min(met)[1]], True
     for start in range(max(0, len(held) - max(map(len, stop), default=0)), len(held)):
         if any(s.startswith(held[start:]) for s in stop):
             return held[:start], False
