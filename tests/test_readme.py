@@ -68,12 +68,15 @@ def test_the_scores_are_those_of_the_results() -> None:
     assert scores(README) == scores((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
 
 
+load_once = cache(complete.load)
+
+
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the examples, to run in; a model that was loaded once is not loaded again."""
+    """A folder with the examples, to run in."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(complete, "load", cache(complete.load))
+    monkeypatch.setattr(complete, "load", load_once)
     return tmp_path
 
 
@@ -99,4 +102,4 @@ def test_the_python_runs(clone: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_what_make_try_shows_runs(clone: Path) -> None:
     shown = [shlex.split(line) for line in re.findall(r"^\t@\$\(CODEGEN25\) (.*)$", MAKEFILE, re.MULTILINE)]
     assert [words[0] for words in shown] == ["complete", "infill"]
-    assert [main(words) for words in shown] == [0, 0]
+    assert [main([*words, "--max-tokens", "1"]) for words in shown] == [0, 0]
