@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +23,13 @@ from codegen25.errors import CodegenError, UsageError
 from codegen25.infill import Holes
 from codegen25.tokenizer import Tokenizer, from_folder
 
+_Prompt = TypeVar("_Prompt", bound=Hashable)
 OnText = Callable[[int, str], None]  # (which completion or hole, its new text)
 
 # Lines before the cursor that are handed back as the beginning of the span (see `infill`).
 ANCHOR_LINES = 8
 MAX_WINDOW = 2048
+SMALLEST_WINDOW = 16
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,11 @@ class Model:
 
     def __init__(self, backend: Backend, tokenizer: Tokenizer, window: int | None = None) -> None:
         self.backend, self.tokenizer = backend, tokenizer
-        self.window = window or min(self.config.max_positions, MAX_WINDOW)
+        self.window = min(self.config.max_positions, MAX_WINDOW) if window is None else window
+        if self.window < SMALLEST_WINDOW:
+            raise CodegenError(
+                f"a window of {self.window} tokens is too small; use a model with {SMALLEST_WINDOW} or more"
+            )
 
     @property
     def config(self) -> ModelConfig:
@@ -108,9 +116,8 @@ class Model:
     @cached_property
     def _text_vocabulary(self) -> NDArray[np.bool_]:
         """What may come in plain text: no control token but `<|endoftext|>`, no row without a token."""
-        mask = np.arange(self.config.vocab_size) < self.tokenizer.n_vocab
-        mask[list(self.tokenizer.control.values())] = False
-        mask[self.tokenizer.eot] = True
+        mask = np.zeros(self.config.vocab_size, dtype=np.bool_)
+        mask[[*self.tokenizer.tokens_starting_with(b""), self.tokenizer.eot]] = True
         return mask
 
     @cached_property
@@ -156,15 +163,15 @@ class Model:
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> list[Completion]:
-        """Continue several prompts side by side."""
-        budget = self._prompt_budget(max_tokens)
+        """Continue several prompts side by side, each as if alone. Equal prompts are samples of one."""
         requests = []
-        for index, prompt in enumerate(prompts):
+        for index, prompt in _numbered(prompts):
             kept, required = healing.split(self.tokenizer, prompt)
-            ids = infill.trim_left(self.tokenizer, kept, budget - 1) or [self.tokenizer.eot]
+            budget = self._prompt_budget(max_tokens, len(required))
+            ids = infill.trim_left(self.tokenizer, kept, budget) or [self.tokenizer.eot]
             requests.append(
                 Request(
-                    ids, self._text_vocabulary, frozenset({self.tokenizer.eot}), required, max_tokens, tuple(stop),
+                    ids, self._text_vocabulary, frozenset({self.tokenizer.eot}), required, max_tokens, _strings(stop),
                     sampling, index,
                 )
             )  # fmt: skip
@@ -196,9 +203,9 @@ class Model:
         stop: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> list[Completion]:
-        """One hole each in several texts, side by side."""
+        """One hole each in several texts, side by side, each as if alone. Equal pairs are samples of one."""
         requests = []
-        for index, (prefix, suffix) in enumerate(pairs):
+        for index, (prefix, suffix) in _numbered(pairs):
             holes, required = self._holes([prefix, suffix], anchor, max_tokens)
             ids = infill.prompt(self.tokenizer, holes)
             requests.append(self._span_request(ids, required[0], max_tokens, sampling, stop, index))
@@ -243,7 +250,7 @@ class Model:
             around.append(head)
             tails.append(kept)
             required.append(end)
-        budget = self._prompt_budget(max_tokens) - sum(map(len, required))
+        budget = self._prompt_budget(max_tokens, sum(map(len, required)))
         return infill.fit(self.tokenizer, [*around, parts[-1]], tails, budget), required
 
     def _span_request(
@@ -256,13 +263,13 @@ class Model:
         index: int,
     ) -> Request:
         ends = infill.stops(self.tokenizer)
-        return Request(ids, self._span_vocabulary, ends, required, max_tokens, tuple(stop), sampling, index)
+        return Request(ids, self._span_vocabulary, ends, required, max_tokens, _strings(stop), sampling, index)
 
-    def _prompt_budget(self, max_tokens: int) -> int:
+    def _prompt_budget(self, max_tokens: int, required: int) -> int:
+        """Ids that a prompt may have, beside the new tokens and those that spell `required` bytes again."""
         if max_tokens < 0:
             raise UsageError(f"max tokens is {max_tokens}; it must be 0 or positive")
-        # Room for the tokens that spell the healed end of a prompt again.
-        budget = self.window - max_tokens - 16
+        budget = self.window - max_tokens - required  # a token per byte at the worst
         if budget < 1:
             raise UsageError(f"max tokens is {max_tokens}, the window {self.window}; ask for fewer new tokens")
         return budget
@@ -317,6 +324,22 @@ class Model:
             return out
         finally:
             self.backend.free(sequence)
+
+
+def _numbered(prompts: Sequence[_Prompt]) -> Iterator[tuple[int, _Prompt]]:
+    """Every prompt, and how many equal ones stand before it: the index of a sample."""
+    counts: Counter[_Prompt] = Counter()
+    for prompt in prompts:
+        yield counts[prompt], prompt
+        counts[prompt] += 1
+
+
+def _strings(stop: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(stop, str):
+        raise UsageError(f"stop is the string {stop!r}; pass a list of strings")
+    if "" in stop:
+        raise UsageError("a stop string is empty; it would stand everywhere")
+    return tuple(stop)
 
 
 def _reason(tokenizer: Tokenizer, request: Request, finish: Finish, stop_id: int | None) -> Finish:
