@@ -1,8 +1,8 @@
 """CodeGen2.5: completion and infilling of code, with everything around the models.
 
-    from codegen25 import load
-    model = load("nano")
-    model.infill("def mean(xs):\n    return ", "\n").text
+from codegen25 import load
+model = load("nano")
+model.infill("def mean(xs):\n    return ", "\n").text
 """
 
 from __future__ import annotations
