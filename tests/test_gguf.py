@@ -1,0 +1,173 @@
+"""GGUF files against the model they were written from, and against llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import tiny_gguf
+import torch
+from transformers import LlamaForCausalLM
+
+from codegen25.config import from_hf
+from codegen25.errors import CodegenError
+from codegen25.model.gguf import GGUF
+from codegen25.model.llama import Llama
+
+IDS_BT = torch.randint(len(tiny_gguf.TOKENS), (2, 40), generator=torch.Generator().manual_seed(7))
+Writer = Callable[..., Path]
+
+
+def ours(path: Path) -> Llama:
+    source = GGUF(path)
+    model = Llama(source.config())
+    state = dict(source.tensors())
+    if model.config.tied:
+        state["lm_head.weight"] = state["embed_tokens.weight"]
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Writer:
+    def write(model: LlamaForCausalLM | None = None, **options: Any) -> Path:
+        path = tmp_path / "model.gguf"
+        tiny_gguf.write(path, model or tiny_gguf.theirs(), **options)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_logits_are_those_of_the_original(tied: bool, kv_heads: int, written: Writer) -> None:
+    theirs = tiny_gguf.theirs(tied=tied, kv_heads=kv_heads)
+    model = ours(written(theirs))
+    expected = from_hf({**theirs.config.to_dict(), "rope_theta": 5000.0})
+    assert model.config.tied == tied
+    assert model.config.rms_norm_eps == pytest.approx(expected.rms_norm_eps)
+    assert vars(model.config) == {**vars(expected), "rms_norm_eps": model.config.rms_norm_eps}
+    with torch.no_grad():
+        expected_BTV = theirs(IDS_BT).logits
+        torch.testing.assert_close(model(IDS_BT), expected_BTV, atol=1e-4, rtol=1e-4)
+    assert expected_BTV.std() > 0.1, "logits that are all alike would pass for any model"
+
+
+def test_weights_come_back_exactly(written: Writer) -> None:
+    theirs = tiny_gguf.theirs(tied=False)
+    original = {name.removeprefix("model."): parameter for name, parameter in theirs.named_parameters()}
+    read = dict(GGUF(written(theirs)).tensors())
+    assert read.keys() == original.keys()
+    assert all(torch.equal(read[name], original[name]) and read[name].dtype == torch.float32 for name in read)
+
+
+@pytest.mark.parametrize("kind, error", [("F16", 1e-3), ("BF16", 5e-3), ("Q8_0", 1e-2), ("Q4_1", 0.1)])
+def test_quantized_weights(kind: str, error: float, written: Writer) -> None:
+    theirs = tiny_gguf.theirs()
+    read = dict(GGUF(written(theirs, quantization=gguf.GGMLQuantizationType[kind])).tensors())
+    for name, parameter in theirs.named_parameters():
+        found = read[name.removeprefix("model.")]
+        assert float((found - parameter).detach().norm() / parameter.detach().norm()) < error, name
+
+
+def test_vocabulary(written: Writer) -> None:
+    source = GGUF(written())
+    assert source.tokens() == tiny_gguf.TOKENS
+    assert source.control() == {name: id for id, name in enumerate(tiny_gguf.CONTROL)}
+    assert source.merges() == tiny_gguf.MERGES
+
+
+def test_what_a_file_may_leave_out(written: Writer) -> None:
+    """Key/value heads as many as heads, and a rotary base of 10000: what llama.cpp takes then."""
+    optional = ("llama.attention.head_count_kv", "llama.rope.freq_base", "llama.rope.dimension_count")
+    config = GGUF(written(leave_out=optional)).config()
+    assert (config.kv_heads, config.rope_theta, config.head_dim) == (4, 10000.0, 16)
+
+
+def assert_refused(path: Path, match: str, read: Callable[[Path], Any] = ours) -> None:
+    with pytest.raises(CodegenError, match=match) as caught:
+        read(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+NEEDED = [key for key in tiny_gguf.metadata(tiny_gguf.theirs()) if key.startswith("llama.")]
+OPTIONAL = {"llama.attention.head_count_kv", "llama.rope.freq_base", "llama.rope.dimension_count"}
+
+
+@pytest.mark.parametrize("key", [*sorted(set(NEEDED) - OPTIONAL), "tokenizer.ggml.tokens"])
+def test_missing_keys(key: str, written: Writer) -> None:
+    assert_refused(written(leave_out=[key]), f"has no {key}")
+
+
+@pytest.mark.parametrize("key", ["tokenizer.ggml.merges", "tokenizer.ggml.token_type"])
+def test_missing_vocabulary(key: str, written: Writer) -> None:
+    assert_refused(written(leave_out=[key]), key, lambda path: (GGUF(path).merges(), GGUF(path).control()))
+
+
+WRONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "another architecture": ("'qwen2' model; only llama", {"architecture": "qwen2"}),
+    "partial rotary": ("part of every head", {"changes": {"llama.rope.dimension_count": 8}}),
+    "scaled rotary": ("'linear' is not supported", {"changes": {"llama.rope.scaling.type": "linear"}}),
+    "heads that do not divide": ("do not divide", {"changes": {"llama.attention.head_count_kv": 3}}),
+    "a bias": ("blk.0.attn_q.bias", {"extra": {"blk.0.attn_q.bias": np.ones(64, np.float32)}}),
+    "rotary factors": ("rope_freqs.weight", {"extra": {"rope_freqs.weight": np.ones(8, np.float32)}}),
+    "experts": ("ffn_gate_inp", {"extra": {"blk.0.ffn_gate_inp.weight": np.ones((64, 4), np.float32)}}),
+}
+
+
+@pytest.mark.parametrize("match, options", WRONG.values(), ids=WRONG.keys())
+def test_models_that_are_not_ours(match: str, options: dict[str, Any], written: Writer) -> None:
+    path = written(**options)
+    with pytest.raises(CodegenError, match=match) as caught:
+        ours(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_anywhere(written: Writer, tmp_path: Path) -> None:
+    data = written().read_bytes()
+    cut = tmp_path / "cut.gguf"
+    places = [*range(0, 64, 5), *range(64, len(data), len(data) // 40), len(data) - 1]
+    for place in places:
+        cut.write_bytes(data[:place])
+        assert_refused(cut, "download it again", GGUF)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"GGUF", b"GGUF" + b"\xff" * 64, bytes(4096), b"PK\x03\x04" * 400])
+def test_no_gguf_at_all(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(data)
+    assert_refused(path, "not a GGUF file", GGUF)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "none.gguf", "no such file")
+    assert_refused(tmp_path, "no such file")
+
+
+@pytest.mark.slow
+def test_llama_cpp_agrees(written: Writer) -> None:
+    """The next token and its log probabilities, of llama.cpp on the very file, behind prompts of many lengths."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    path, compared = written(), 0
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx, params.n_parallel, params.warmup = 128, 1, False
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    server, model = xllamacpp.Server(params), ours(path)
+    for ids in (IDS_BT[b, :length] for b in range(2) for length in range(2, 40, 3)):
+        ask = {"prompt": ids.tolist(), "n_predict": 1, "temperature": 0.0, "n_probs": 5, "ignore_eos": True}
+        choice = server.handle_completions(ask)["choices"][0]
+        if not choice["logprobs"]:  # nothing is told of a token that is half a character
+            continue
+        (step,) = choice["logprobs"]["content"]
+        with torch.no_grad():
+            logprobs_V = model(ids[None])[0, -1].log_softmax(-1)
+        found = [float(logprobs_V[top["id"]]) for top in step["top_logprobs"]]
+        assert found == pytest.approx([top["logprob"] for top in step["top_logprobs"]], abs=1e-2)
+        compared += 1
+    assert compared >= 8
