@@ -150,20 +150,20 @@ def run_in_process(out: Path, lines: Connection) -> None:
     make(out).run(lines.send)
 
 
-def spawn(out: Path, lines: int) -> multiprocessing.process.BaseProcess:
-    """A process that trains, at the moment it has told of `lines` steps."""
+def spawn(out: Path, lines: int) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+    """A process that trains, at the moment it has told of `lines` steps, and where it tells of more."""
     PROCESSES.set_forkserver_preload(["pytest", "torch._dynamo"])  # the optimizer imports the latter when it steps
     receiver, sender = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=run_in_process, args=(out, sender))
     process.start()
     for _ in range(lines):
         receiver.recv()
-    return process
+    return process, receiver
 
 
 @pytest.mark.parametrize("lines, delay", [(1, 0.0), (4, 0.0), (4, 0.003), (8, 0.001)])
 def test_killed_at_any_moment(lines: int, delay: float, straight: Path, tmp_path: Path) -> None:
-    process = spawn(tmp_path, lines)
+    process, _told = spawn(tmp_path, lines)  # a closed pipe would end it too
     time.sleep(delay)
     process.kill()
     process.join()
@@ -173,7 +173,7 @@ def test_killed_at_any_moment(lines: int, delay: float, straight: Path, tmp_path
 
 
 def test_sigterm_ends_a_process_with_a_checkpoint(straight: Path, tmp_path: Path) -> None:
-    process = spawn(tmp_path, 1)
+    process, _told = spawn(tmp_path, 1)
     process.terminate()
     process.join()
     assert process.exitcode == 0
