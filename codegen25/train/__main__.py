@@ -65,7 +65,9 @@ def _trainer(args: argparse.Namespace) -> None:
     from codegen25.train.objective import Objective
     from codegen25.train.trainer import TrainConfig, Trainer, print_live
 
-    objective = Objective(infill_rate=args.infill_rate, context_loss=args.context_loss)
+    objective = Objective(
+        infill_rate=args.infill_rate, context_loss=args.context_loss, anchored_rate=args.anchored_rate
+    )
     batches = Batches(
         read_texts(args.data), from_folder(args.init), objective, args.seed, args.documents_per_step, args.window
     )
@@ -156,6 +158,7 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--documents-per-step", type=int, default=10)
     run.add_argument("--window", type=int, default=512, help="tokens of a row")
     run.add_argument("--infill-rate", type=float, default=0.7)
+    run.add_argument("--anchored-rate", type=float, default=0.0, help="of the corrupted: one short gap at a cursor")
     run.add_argument("--context-loss", action=argparse.BooleanOptionalAction, default=False)
     run.add_argument("--new-rows", type=int, help="rows of the embedding from here on are new to the model")
     run.add_argument("--new-rows-factor", type=float, default=5.0)

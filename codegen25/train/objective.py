@@ -17,6 +17,10 @@ from codegen25.tokenizer import Tokenizer
 
 Span = tuple[int, int]  # [start, end) in characters of the text
 
+# Of an anchored example: lines that are missing at most, lines of the tail at most, and how often the cursor stands
+# inside a line, the rest of which is missing.
+MISSING_LINES, TAIL_LINES, INSIDE_LINE = 4, 12, 0.4
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -25,6 +29,8 @@ class Objective:
     A span is whole lines, a line start to anywhere inside a line (as when a cursor stands there), or any characters,
     in the shares of `line_spans`, `cursor_spans` and the rest. `context_loss` says whether the text around the holes
     is learned too, as the publisher does, or only the answers: a short course in infilling spends its steps there.
+    Of the corrupted documents `anchored_rate` show what an editor asks: one short piece is missing at a cursor, the
+    span begins some lines before it, and only what is missing is learned, with its end.
     """
 
     infill_rate: float = 0.5
@@ -34,6 +40,7 @@ class Objective:
     cursor_spans: float = 0.15
     mask_ratio: float = 0.5
     context_loss: bool = True
+    anchored_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,10 @@ def example(tokenizer: Tokenizer, text: str, objective: Objective, rng: random.R
         ids = tokenizer.encode(piece)[: window - 1]
         ids += [tokenizer.eot] * whole
         return Example(ids, [True] * len(ids))
+    if objective.anchored_rate and rng.random() < objective.anchored_rate:
+        made = _anchored(tokenizer, piece, objective, whole, rng)
+        if len(made.ids) <= window:
+            return made
     holes = 1
     while holes < objective.max_holes and rng.random() < objective.more_holes:
         holes += 1
@@ -116,6 +127,31 @@ def _corrupted(tokenizer: Tokenizer, text: str, spans: Sequence[Span], objective
     # The first mask of the answer is always given, never guessed.
     learned = [objective.context_loss] * len(context) + [False] + [True] * (len(answer) - 1)
     return Example(context + answer, learned)
+
+
+def draw_cursor(text: str, rng: random.Random) -> tuple[Span, int]:
+    """A span that an anchored prompt would open, and where in it the cursor stands: what is missing begins there."""
+    starts = [*_line_starts(text), len(text)]
+    line = rng.randrange(len(starts) - 1)
+    first = starts[max(0, line - rng.randint(0, TAIL_LINES))]
+    content = text[starts[line] : starts[line + 1]].rstrip("\n")
+    blank = len(content) - len(content.lstrip())
+    if rng.random() < INSIDE_LINE and blank < len(content):
+        return (first, starts[line] + len(content)), starts[line] + rng.randrange(blank, len(content))
+    count = _log_uniform(rng, 1, min(MISSING_LINES, len(starts) - 1 - line))
+    return (first, starts[line + count]), starts[line]
+
+
+def _anchored(tokenizer: Tokenizer, text: str, objective: Objective, whole: bool, rng: random.Random) -> Example:
+    span, cursor = draw_cursor(text, rng)
+    made = _corrupted(tokenizer, text, [span], objective, whole)
+    known = len(text[span[0] : cursor].encode())
+    at = len(made.ids) - 1 - made.ids[::-1].index(tokenizer.masks[0]) + 1
+    while known > 0:  # a token that reaches beyond the cursor is learned: healing asks for it
+        known -= len(tokenizer.token_bytes(made.ids[at]))
+        made.learned[at] = known < 0
+        at += 1
+    return made
 
 
 def _crop(tokenizer: Tokenizer, text: str, rng: random.Random, window: int) -> tuple[str, bool]:
