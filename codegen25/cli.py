@@ -6,7 +6,6 @@ in one line; 130 interrupted. A reader that goes away (`| head`) ends the comman
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ import click
 
 from codegen25 import __version__
 from codegen25.errors import CodegenError, UsageError
+from codegen25.terminal import Answers, note_unfinished, say, to_json, write, write_json, write_table
 
 if TYPE_CHECKING:
     from codegen25.complete import Completion
     from codegen25.files import Source
-    from codegen25.tokenizer import Tokenizer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
@@ -55,27 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(code: int, message: str) -> int:
-    _say(f"error: {' '.join(message.splitlines())}")
+    say(f"error: {' '.join(message.splitlines())}")
     return code
-
-
-def _say(line: str) -> None:
-    print(f"codegen25: {line}", file=sys.stderr)
-
-
-def _write(text: str) -> None:
-    """To stdout, at once. A full disk behind it is an error of its own; a closed pipe is left to `click`."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CodegenError(f"standard output: cannot be written ({error.strerror}); free some space") from error
-
-
-def _write_json(value: dict[str, Any]) -> None:
-    _write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 # --------------------------------------------------------------------------------------------------------- shared flags
@@ -175,18 +155,19 @@ def complete(
     chosen = Sampling(**sampling)
     _check_stop(stop)
     if n > 1 and chosen.temperature == 0:
-        _say(f"--temperature 0 is greedy, all {n} completions will be the same")
+        say(f"--temperature 0 is greedy, all {n} completions will be the same")
     loaded = load(model, device=device)
-    answers = _Answers([f"completion {number}" for number in range(1, n + 1)], loaded.tokenizer, logprobs)
+    answers = Answers([f"completion {number}" for number in range(1, n + 1)], loaded.tokenizer, logprobs)
     on_text = answers.stream if n == 1 and not (as_json or logprobs) else None
     completions = loaded.samples(prompt, n, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text)
-    _note_trimmed(loaded.tokenizer, prompt, completions[0].prompt_tokens)
+    if completions[0].trimmed:
+        say(f"the text is over the model's window; only its last {completions[0].prompt_tokens} tokens were used")
     if as_json:
-        found = [_to_json(completion, logprobs) for completion in completions]
-        _write_json({"model": model, "prompt_tokens": completions[0].prompt_tokens, "completions": found})
+        found = [to_json(completion, logprobs) for completion in completions]
+        write_json({"model": model, "prompt_tokens": completions[0].prompt_tokens, "completions": found})
         return
     answers.finish(completions)
-    _note_unfinished(answers.names, completions, max_tokens)
+    note_unfinished(answers.names, completions, max_tokens)
 
 
 def _source(text: str | None, file: Path | None) -> Source:
@@ -210,75 +191,6 @@ def _source(text: str | None, file: Path | None) -> Source:
 def _check_stop(stop: tuple[str, ...]) -> None:
     if "" in stop:
         raise UsageError("--stop '': an empty string stands everywhere; name the text to stop at")
-
-
-def _note_trimmed(tokenizer: Tokenizer, prompt: str, kept: int) -> None:
-    # The last piece of a prompt is spelled again by the answer and not counted.
-    whole = len(tokenizer.encode(prompt.removesuffix(tokenizer.last_piece(prompt))))
-    if kept < whole:
-        _say(f"the prompt has {whole} tokens, over the model's window; only the last {kept} were used")
-
-
-class _Answers:
-    """Writes texts as they come, or when all are there; where there are several, each under its name."""
-
-    def __init__(self, names: Sequence[str], tokenizer: Tokenizer, logprobs: bool) -> None:
-        self.names, self._tokenizer, self._logprobs = names, tokenizer, logprobs
-        self._opened = 0
-        self._streamed: set[int] = set()
-        self._at_line_start = True
-
-    def _open(self, answer: int) -> None:
-        while self._opened <= answer:
-            if len(self.names) > 1:
-                self._write(("" if self._at_line_start else "\n") + self.names[self._opened] + "\n")
-            self._opened += 1
-
-    def _write(self, text: str) -> None:
-        _write(text)
-        self._at_line_start = text.endswith("\n") if text else self._at_line_start
-
-    def stream(self, answer: int, text: str) -> None:
-        """New text of an answer; those before it are complete."""
-        self._open(answer)
-        self._streamed.add(answer)
-        self._write(text)
-
-    def finish(self, completions: Sequence[Completion]) -> None:
-        """What was not streamed. A single text that is not for a terminal gets no newline of ours at its end."""
-        for answer, completion in enumerate(completions):
-            self._open(answer)
-            if self._logprobs:
-                _write_table(self._tokenizer, completion.tokens, completion.logprobs)
-            elif answer not in self._streamed:
-                self._write(completion.text)
-        if not self._at_line_start and (len(completions) > 1 or sys.stdout.isatty()):
-            self._write("\n")
-
-
-def _note_unfinished(names: Sequence[str], completions: Sequence[Completion], max_tokens: int) -> None:
-    """Said to a person only: a program reads `finish_reason`."""
-    for name, completion in zip(names, completions, strict=True):
-        if sys.stderr.isatty() and completion.finish_reason == "length":
-            _say(f"{name} has no end within --max-tokens {max_tokens}")
-
-
-def _to_json(completion: Completion, logprobs: bool) -> dict[str, Any]:
-    fields = {"text": completion.text, "finish_reason": completion.finish_reason, "tokens": list(completion.tokens)}
-    return fields | ({"logprobs": list(completion.logprobs)} if logprobs else {})
-
-
-def _write_table(tokenizer: Tokenizer, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
-    for id, logprob in zip(tokens, logprobs, strict=True):
-        _write(f"{logprob:9.3f}  {_shown(tokenizer.token_bytes(id))}\n")
-
-
-def _shown(token: bytes) -> str:
-    """A token as a Python literal: bytes where it is no whole UTF-8."""
-    try:
-        return repr(token.decode())
-    except UnicodeDecodeError:
-        return repr(token)
 
 
 # --------------------------------------------------------------------------------------------------------------- infill
@@ -326,11 +238,13 @@ def infill(
         check_replaceable(file)
     loaded = load(model, device=device)
     cursors = [source.cursor(offset) for offset in offsets]
-    answers = _Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
+    answers = Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
     on_text = None if as_json or logprobs else answers.stream
     completions = loaded.infill_holes(
         source.parts(offsets), anchor=lines, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
     )
+    if completions[0].trimmed:
+        say(f"{file}: over the model's window; only {completions[0].prompt_tokens} tokens around the holes were used")
     if not as_json:
         answers.finish(completions)
     applied = False
@@ -342,10 +256,10 @@ def infill(
         # Also when the file cannot be written: what the model said is not lost.
         if as_json:
             places = [{"line": cursor.line, "column": cursor.column} for cursor in cursors]
-            found = [place | _to_json(c, logprobs) for place, c in zip(places, completions, strict=True)]
-            _write_json({"file": str(file), "holes": found, "applied": applied})
+            found = [place | to_json(c, logprobs) for place, c in zip(places, completions, strict=True)]
+            write_json({"file": str(file), "holes": found, "applied": applied})
     if not apply:
-        _note_unfinished(answers.names, completions, max_tokens)
+        note_unfinished(answers.names, completions, max_tokens)
 
 
 def _anchor_lines(anchor: str | None, plain: bool) -> int | None:
@@ -381,7 +295,7 @@ def _apply(file: Path, source: Source, offsets: Sequence[int], completions: Sequ
         replace_file(file, source.data, new)
     for offset, completion in zip(offsets, completions, strict=True):
         open_end = ", which has no end yet (length)" if completion.finish_reason == "length" else ""
-        _say(f"{file}:{source.cursor(offset)}: {len(completion.text)} characters inserted{open_end}")
+        say(f"{file}:{source.cursor(offset)}: {len(completion.text)} characters inserted{open_end}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- score
@@ -413,10 +327,10 @@ def score(text: str | None, file: Path | None, model: str, as_json: bool, device
     if as_json:
         tokens = {"tokens": list(result.tokens), "logprobs": list(result.logprobs)}
         sums = {"total": result.total, "bytes": result.n_bytes, "bits_per_byte": result.bits_per_byte}
-        _write_json({"model": model} | tokens | sums)
+        write_json({"model": model} | tokens | sums)
         return
-    _write_table(loaded.tokenizer, result.tokens, result.logprobs)
-    _write(
+    write_table(loaded.tokenizer, result.tokens, result.logprobs)
+    write(
         f"{result.total:9.3f}  nats, {len(result.tokens)} tokens, {result.n_bytes} bytes\n"
         f"{result.bits_per_byte:9.3f}  bits per byte\n"
     )
@@ -439,7 +353,7 @@ def tokenizer(directory: Path) -> None:
     if directory.is_dir() and any(directory.iterdir()):
         raise CodegenError(f"{directory}: is not empty; name a new folder, or empty this one")
     write_tokenizer(directory)
-    _say(f"{directory}: written")
+    say(f"{directory}: written")
 
 
 @cli.command()
@@ -457,8 +371,8 @@ def export(model: str, to: str, out: Path) -> None:
     from codegen25.model.export import export_hf
 
     assert to == "hf"
-    export_hf(resolve(model), out, _say)
-    _say(f"{out}: written")
+    export_hf(resolve(model), out, say)
+    say(f"{out}: written")
 
 
 @cli.command()
@@ -475,4 +389,4 @@ def quantize(model: str, bits: str, out: Path) -> None:
     from codegen25.model.checkpoint import resolve
     from codegen25.model.quantize import quantize as write_quantized
 
-    write_quantized(resolve(model), out, bits=int(bits), notice=_say)
+    write_quantized(resolve(model), out, bits=int(bits), notice=say)

@@ -37,7 +37,7 @@ class Completion:
     """What the model added. `tokens` are its ids without the control token that ended it, `logprobs` natural logs.
 
     The first token may begin with bytes of the prompt (see `healing`); `text` never does. `prompt_tokens` counts the
-    prompt after it was fitted to the window.
+    prompt after it was fitted to the window; `trimmed` says whether some of it had to go.
     """
 
     text: str
@@ -45,6 +45,7 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     prompt_tokens: int
+    trimmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,18 +165,19 @@ class Model:
         on_text: OnText | None = None,
     ) -> list[Completion]:
         """Continue several prompts side by side, each as if alone. Equal prompts are samples of one."""
-        requests = []
+        requests, trimmed = [], []
         for index, prompt in _numbered(prompts):
             kept, required = healing.split(self.tokenizer, prompt)
             budget = self._prompt_budget(max_tokens, len(required))
             ids = infill.trim_left(self.tokenizer, kept, budget) or [self.tokenizer.eot]
+            trimmed.append(len(self.tokenizer.encode(kept)) > budget)
             requests.append(
                 Request(
                     ids, self._text_vocabulary, frozenset({self.tokenizer.eot}), required, max_tokens, _strings(stop),
                     sampling, index,
                 )
             )  # fmt: skip
-        return self._run(requests, on_text)
+        return self._run(requests, trimmed, on_text)
 
     def infill(
         self,
@@ -204,12 +206,13 @@ class Model:
         on_text: OnText | None = None,
     ) -> list[Completion]:
         """One hole each in several texts, side by side, each as if alone. Equal pairs are samples of one."""
-        requests = []
+        requests, trimmed = [], []
         for index, (prefix, suffix) in _numbered(pairs):
             holes, required = self._holes([prefix, suffix], anchor, max_tokens)
             ids = infill.prompt(self.tokenizer, holes)
             requests.append(self._span_request(ids, required[0], max_tokens, sampling, stop, index))
-        return self._run(requests, on_text)
+            trimmed.append(holes.trimmed)
+        return self._run(requests, trimmed, on_text)
 
     def infill_holes(
         self,
@@ -236,7 +239,7 @@ class Model:
                 ids = [*ids, *spelled, self.tokenizer.eom, *infill.opening(self.tokenizer, hole, holes.tails[hole])]
             request = self._span_request(ids, required[hole], max_tokens, sampling, stop, hole)
             tell = (lambda _, text, hole=hole: on_text(hole, text)) if on_text else None
-            completions += self._run([request], tell)
+            completions += self._run([request], [holes.trimmed], tell)
         return completions
 
     def _holes(self, parts: Sequence[str], anchor: int | None, max_tokens: int) -> tuple[Holes, list[bytes]]:
@@ -274,7 +277,7 @@ class Model:
             raise UsageError(f"max tokens is {max_tokens}, the window {self.window}; ask for fewer new tokens")
         return budget
 
-    def _run(self, requests: Sequence[Request], on_text: OnText | None) -> list[Completion]:
+    def _run(self, requests: Sequence[Request], trimmed: Sequence[bool], on_text: OnText | None) -> list[Completion]:
         texts: list[list[str]] = [[] for _ in requests]
         tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
         finish: list[Finish] = ["length"] * len(requests)
@@ -287,8 +290,10 @@ class Model:
             if piece.finish:
                 finish[piece.request] = _reason(self.tokenizer, requests[piece.request], piece.finish, piece.stop_id)
         return [
-            Completion("".join(text), end, tuple(id for id, _ in ids), tuple(lp for _, lp in ids), len(request.prompt))
-            for text, end, ids, request in zip(texts, finish, tokens, requests, strict=True)
+            Completion(
+                "".join(text), end, tuple(t for t, _ in ids), tuple(lp for _, lp in ids), len(request.prompt), cut
+            )
+            for text, end, ids, request, cut in zip(texts, finish, tokens, requests, trimmed, strict=True)
         ]
 
     def score(self, text: str) -> Score:

@@ -30,11 +30,13 @@ Finish = Literal["stop", "length"]
 class Holes:
     """A text around its holes, as token ids: `parts[i]` stands before hole i + 1, `parts[-1]` after the last.
 
-    `tails[i]` is the beginning of span i + 1 that is known already; empty for plain infilling.
+    `tails[i]` is the beginning of span i + 1 that is known already; empty for plain infilling. `trimmed`:
+    some of the text before or behind did not fit the window.
     """
 
     parts: tuple[tuple[int, ...], ...]
     tails: tuple[tuple[int, ...], ...]
+    trimmed: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.parts) == len(self.tails) + 1 >= 2, "n holes stand between n + 1 parts"
@@ -171,7 +173,8 @@ def fit(tokenizer: Tokenizer, parts: Sequence[str], tails: Sequence[str], budget
             f"the text that must be kept around {len(tails)} hole(s) is {-room} tokens over the window of {budget}; "
             "ask for fewer new tokens, anchor fewer lines, or put the holes closer together"
         )
-    head = tokenizer.encode(parts[0])
-    suffix = trim_right(tokenizer, parts[-1], max(room - len(head), room // 4))
+    wanted = len(tokenizer.encode(parts[0]))
+    suffix = trim_right(tokenizer, parts[-1], max(room - wanted, room // 4))
     head = trim_left(tokenizer, parts[0], room - len(suffix))
-    return Holes(tuple(map(tuple, [head, *inner, suffix])), tuple(map(tuple, tail_ids)))
+    trimmed = len(head) < wanted or len(suffix) < len(tokenizer.encode(parts[-1]))
+    return Holes(tuple(map(tuple, [head, *inner, suffix])), tuple(map(tuple, tail_ids)), trimmed)

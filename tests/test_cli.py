@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from publisher_folder import random_llama
 
 import codegen25
@@ -254,8 +255,8 @@ def test_prompt_over_the_window(run: Run, model: str) -> None:
     code, out, err = run("complete", "-", "--model", model, "--max-tokens", 4, "--json", stdin="".join(lines).encode())
     answer = json.loads(out)
     assert code == 0 and answer["prompt_tokens"] < SHAPE.max_positions
-    assert re.fullmatch(
-        rf"codegen25: the prompt has \d+ tokens, [^\n]* last {answer['prompt_tokens']} were used\n", err
+    assert err == (
+        f"codegen25: the text is over the model's window; only its last {answer['prompt_tokens']} tokens were used\n"
     )
     # Cut at a line start: the last lines alone give the same answer, without a notice.
     for kept in range(len(lines)):
@@ -644,3 +645,22 @@ def test_streams_as_it_generates(run: Run, model: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["complete", SOURCE, "--model", model, "--max-tokens", "8"]) == 0
     assert written == sorted(written) and len(set(written)) > 4
+
+
+@pytest.mark.parametrize(
+    ("device", "code", "pattern"), [("nonsense", 2, "choose cpu"), ("cuda", 1, "use cpu"), ("mps", 1, "use cpu")]
+)
+def test_a_device_that_is_not_there(run: Run, model: str, device: str, code: int, pattern: str) -> None:
+    if (device == "cuda" and torch.cuda.is_available()) or (device == "mps" and torch.backends.mps.is_available()):
+        pytest.skip("this machine has one")
+    assert_one_line(*run("score", "x", "--model", model, "--device", device)[::2], code, pattern)
+
+
+def test_a_file_over_the_window_is_trimmed_and_said_so(run: Run, model: str, file: Path) -> None:
+    file.write_text("".join(f"value_{n} = {n}\n" for n in range(2000)))
+    code, out, err = run("infill", file, "--at", "1000", "--max-tokens", "2", "--model", model, "--json")
+    assert code == 0
+    assert json.loads(out)["holes"][0]["tokens"]
+    assert re.fullmatch(
+        rf"codegen25: {file}: over the model's window; only \d+ tokens around the holes were used\n", err
+    )

@@ -310,7 +310,7 @@ def test_documents_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["{", "[]", '{"id": "a"}', "3"])
 def test_a_line_that_is_no_document(tmp_path: Path, line: str) -> None:
     (tmp_path / "d.jsonl").write_text(line + "\n")
-    with pytest.raises(CodegenError, match="d.jsonl:1"):
+    with pytest.raises(CodegenError, match=r"d\.jsonl:1"):
         list(read_documents(tmp_path / "d.jsonl"))
 
 

@@ -26,7 +26,7 @@ ROWS: list[set[str]] = [
     {"model", "engine"},
     {"complete"},
     {"__init__"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "terminal"},
     {"cli"},
     {"__main__"},
 ]

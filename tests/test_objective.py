@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen25.tokenizer import Tokenizer, family
-from codegen25.train.objective import Example, Objective, draw_span, draw_spans, example
+from codegen25.train.objective import (
+    MISSING_LINES,
+    TAIL_LINES,
+    Example,
+    Objective,
+    draw_cursor,
+    draw_span,
+    draw_spans,
+    example,
+)
 
 TOKENIZERS = pytest.mark.parametrize("tokenizer", [family(), tiny.tokenizer()], ids=["family", "tiny"])
 
@@ -217,3 +226,32 @@ def test_a_line_over_the_window_is_cut_between_characters() -> None:
     }
     for data, whole in kept:
         assert not whole and "\ufffd" not in data.decode()
+
+
+@given(texts.filter(str.strip), seeds)
+def test_a_cursor_is_drawn_inside_a_span_that_begins_at_a_line(text: str, seed: int) -> None:
+    (start, end), cursor = draw_cursor(text, random.Random(seed))
+    assert 0 <= start <= cursor < end <= len(text), "something is missing at the cursor"
+    assert start == 0 or text[start - 1] == "\n"
+    assert text[start:cursor].count("\n") <= TAIL_LINES
+    assert text[cursor:end].count("\n") <= MISSING_LINES
+
+
+@TOKENIZERS
+@given(texts.filter(str.strip), seeds)
+def test_of_an_anchored_example_only_what_is_missing_is_learned(tokenizer: Tokenizer, text: str, seed: int) -> None:
+    anchored = Objective(infill_rate=1.0, anchored_rate=1.0, context_loss=False)
+    one = example(tokenizer, text, anchored, random.Random(seed), 4096)
+    rng = random.Random(seed)
+    rng.random(), rng.random()  # corrupted, and anchored
+    (start, end), cursor = draw_cursor(text, rng)
+    parts, spans, whole = take_apart(tokenizer, one.ids)
+    assert whole
+    assert [tokenizer.decode(part) for part in parts] == [text[:start], text[end:]]
+    assert [tokenizer.decode(span) for span in spans] == [text[start:end]]
+    first = one.learned.index(True)
+    assert one.learned == [False] * first + [True] * (len(one.ids) - first)
+    missing = text[cursor:end].encode()
+    learned = [id for id in one.ids[first:] if not tokenizer.is_control(id)]
+    assert tokenizer.decode_bytes(learned).endswith(missing), "all of it is learned"
+    assert len(tokenizer.decode_bytes(learned[1:])) < len(missing), "and no whole token before it"

@@ -136,7 +136,7 @@ def _named(text: str) -> str | None:
 
 def _field(text: str) -> str | None:
     """What a `License` field says: a name, an SPDX expression, or a whole licence text."""
-    if (spdx := _named(text)) or "\n" not in text.strip() and permissive_expression(text):
+    if (spdx := _named(text)) or ("\n" not in text.strip() and permissive_expression(text)):
         return spdx or " ".join(text.split())
     first = text.strip().split("\n")[0]
     return _named(first) or next((spdx for pattern, spdx in _TEXTS if pattern.search(text)), None)

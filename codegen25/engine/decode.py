@@ -1,7 +1,8 @@
 """Decoding: many sequences side by side, a token each per step, until each has its reason to stop.
 
 A `Request` says what to continue and when to stop; `decode` yields pieces of text as they become certain. A piece is
-certain when no half UTF-8 character and no possible beginning of a stop string is left in it.
+certain when no half UTF-8 character and no possible beginning of a stop string is left in it. An answer that ends
+inside a character ends in front of it.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def _choose(tokenizer: Tokenizer, answer: _Answer) -> tuple[int, list[Piece]]:
     logprob = float(sampling.log_softmax(raw)[token])
     if token in request.stop_ids:
         answer.finish = "stop"
-        return token, [Piece(answer.number, answer.held + answer.text.decode(b"", True), None, 0.0, "stop", token)]
+        return token, [Piece(answer.number, answer.held, None, 0.0, "stop", token)]
     answer.seen.add(token)
     return token, [_accept(answer, token, logprob, tokenizer.token_bytes(token))]
 
@@ -159,7 +160,7 @@ def _accept(answer: _Answer, token: int, logprob: float, spelled: bytes) -> Piec
         answer.finish = "stop"
     elif answer.count >= answer.request.max_tokens:
         answer.finish = "length"
-        text += answer.held + answer.text.decode(b"", True)
+        text += answer.held
     return Piece(answer.number, text, token if is_new else None, logprob if is_new else 0.0, answer.finish)
 
 

@@ -218,6 +218,17 @@ def _dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r}: choose cpu, cuda, cuda:0, …, or mps") from None
+    missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if missing.get(device.type):
+        raise CodegenError(f"device {name}: this PyTorch finds none on this machine; use cpu, or install its GPU build")
+    return device
+
+
 def load_llama(
     folder: Path, *, dtype: str = "bfloat16", device: str = "cpu", notice: Callable[[str], None] = print_notice
 ) -> Llama:
@@ -225,14 +236,14 @@ def load_llama(
 
     Raises `CodegenError` for a folder that is no model, for damaged files, and where config and tensors disagree.
     """
-    wanted = _dtype(dtype)
+    wanted, place = _dtype(dtype), _device(device)
     config, hf = read_config(folder)
     repair(hf, folder, notice)
     model = expected_model(config, folder)
     for name, tensor in checked_tensors(folder, model):
         owner, _, leaf = name.rpartition(".")
         # `to` gives back the mapped view itself where dtype and device already fit.
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor.to(device=device, dtype=wanted)))
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor.to(device=place, dtype=wanted)))
         del tensor
     if config.tied:
         model.lm_head.weight = model.embed_tokens.weight
