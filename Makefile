@@ -67,8 +67,8 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 
 # The recipe of the embedded model, from its sources to its scores. Each step keeps what it made in $(NANO).
 NANO ?= runs/nano
-STEPS ?= 620
-RATE ?= 3e-4
+STEPS1 ?= 264
+STEPS2 ?= 280
 DTYPE ?= float32
 PYTHON_SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
@@ -99,14 +99,22 @@ $(NANO)/documents.jsonl: $(NANO)/corpus/report.json
 $(NANO)/start: $(NANO)/smollm2.gguf
 	$(BIN)/python -m codegen25.train start --gguf $< --out $@
 
-# Interrupted, it goes on from its newest checkpoint.
-$(NANO)/trained: $(NANO)/start $(NANO)/documents.jsonl
-	$(BIN)/python -m codegen25.train run --data $(NANO)/documents.jsonl --init $< --out $(NANO)/run \
-		--steps $(STEPS) --rate $(RATE) --warmup 30 --decay 150 --new-rows 49152 --dtype $(DTYPE)
-	$(BIN)/python -m codegen25.train model --run $(NANO)/run --init $< --out $@
+# Two courses: infilling at large, then also what an editor asks. Interrupted, each goes on from its newest checkpoint.
+NEW_ROWS := --new-rows 49152 --dtype $(DTYPE)
+
+$(NANO)/stage1: $(NANO)/start $(NANO)/documents.jsonl
+	$(BIN)/python -m codegen25.train run --data $(NANO)/documents.jsonl --init $< --out $(NANO)/run1 \
+		--steps $(STEPS1) --rate 3e-4 --warmup 30 --decay 0 $(NEW_ROWS)
+	$(BIN)/python -m codegen25.train model --run $(NANO)/run1 --init $< --out $@ --dtype float32
+
+$(NANO)/trained: $(NANO)/stage1 $(NANO)/documents.jsonl
+	$(BIN)/python -m codegen25.train run --data $(NANO)/documents.jsonl --init $< --out $(NANO)/run2 \
+		--steps $(STEPS2) --rate 2.5e-4 --warmup 15 --decay 120 --infill-rate 0.75 --anchored-rate 0.6 --seed 1 \
+		--new-rows-factor 3 $(NEW_ROWS)
+	$(BIN)/python -m codegen25.train model --run $(NANO)/run2 --init $< --out $@ --dtype float32
 
 $(NANO)/quantized: $(NANO)/trained
-	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/corpus/train.jsonl --out $@
+	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/documents.jsonl --out $@
 
 $(NANO)/gate.json: $(NANO)/quantized
 	$(BIN)/python -m codegen25.evaluate gate --model $< --heldout $(NANO)/corpus/heldout.jsonl --out $@ \
