@@ -97,20 +97,16 @@ def test_infill_on_the_publishers_layout(publisher: Path) -> None:
 
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not (BUILT_IN / "nano").is_dir():
-        pytest.skip("the package holds no nano yet")
     folder = tmp_path_factory.mktemp("card") / "exported"
     export_hf(BUILT_IN / "nano", folder, lambda line: None)
     return folder
 
 
-@pytest.mark.slow
 def test_causal_on_nano(nano: Path) -> None:
     printed = run(CAUSAL, nano)
     assert printed.startswith(CAUSAL_PROMPT) and len(printed) > len(CAUSAL_PROMPT) + 20
 
 
-@pytest.mark.slow
 def test_infill_on_nano(nano: Path) -> None:
     assert run(INFILL, nano).strip()
     from transformers import AutoTokenizer

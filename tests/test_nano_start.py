@@ -199,20 +199,29 @@ def test_the_recipe_end_to_end(source: Path, tmp_path: Path, capsys: pytest.Capt
         "float32",
     )
     assert "step 3" in capsys.readouterr().out
-    begun, ended = (load_llama(tmp_path / name, dtype="float32", notice=pytest.fail) for name in ("start", "end"))
+    run("blend", "--start", tmp_path / "start", "--trained", tmp_path / "end", "--new-rows", str(OLD), "--weight",
+        "0.25", "--out", tmp_path / "blend")  # fmt: skip
+    begun, ended, blended = (
+        load_llama(tmp_path / name, dtype="float32", notice=pytest.fail) for name in ("start", "end", "blend")
+    )
     assert begun.config == ended.config
     assert not torch.equal(begun.embed_tokens.weight, ended.embed_tokens.weight)
     assert from_folder(tmp_path / "end").control == from_folder(tmp_path / "start").control
+    for (name, a), b, mean in zip(begun.named_parameters(), ended.parameters(), blended.parameters(), strict=True):
+        old = OLD if name == "embed_tokens.weight" else len(a)
+        torch.testing.assert_close(mean[:old], (0.75 * a + 0.25 * b)[:old])
+        assert torch.equal(mean[old:], b[old:]), "new rows are the trained ones alone"
+    assert from_folder(tmp_path / "blend").control == from_folder(tmp_path / "start").control
 
 
-@pytest.mark.parametrize("verb", [[], ["start"], ["documents"], ["run"], ["model"]])
+@pytest.mark.parametrize("verb", [[], ["start"], ["documents"], ["run"], ["model"], ["blend"]])
 def test_help_shows_examples_that_parse(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command._parser().parse_args([*verb, "--help"])
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and "examples:" in shown
     lines = [line.split()[3:] for line in shown.splitlines() if line.startswith("  python -m codegen25.train ")]
-    assert [line[0] for line in lines] == (verb or ["start", "documents", "run", "model"])
+    assert [line[0] for line in lines] == (verb or ["start", "documents", "run", "model", "blend"])
     for line in lines:
         command._parser().parse_args(line)
 
@@ -222,6 +231,7 @@ BAD = {
     "documents": "--corpus {0}/none.jsonl --out {0}/o",
     "run": "--data {0}/none.jsonl --init {0}/none --out {0}/o --steps 1",
     "model": "--run {0}/none --init {1} --out {0}/o",
+    "blend": "--start {1} --trained {0}/none --new-rows 1 --out {0}/o",
 }
 
 

@@ -17,10 +17,6 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-without_nano = pytest.mark.skipif(
-    not (ROOT / "codegen25" / "models" / "nano").is_dir(), reason="the sources carry no codegen25/models/nano to run"
-)
-
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -80,7 +76,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@without_nano
 def test_the_commands_run(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in commands("codegen25"):
         assert main(words) == 0, (words, capsys.readouterr().err)
@@ -89,7 +84,6 @@ def test_the_commands_run(clone: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert (clone / "nano-hf" / "config.json").is_file()
 
 
-@without_nano
 def test_the_python_runs(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = blocks("python")
     assert found
@@ -98,7 +92,6 @@ def test_the_python_runs(clone: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out
 
 
-@without_nano
 def test_what_make_try_shows_runs(clone: Path) -> None:
     shown = [shlex.split(line) for line in re.findall(r"^\t@\$\(CODEGEN25\) (.*)$", MAKEFILE, re.MULTILINE)]
     assert [words[0] for words in shown] == ["complete", "infill"]

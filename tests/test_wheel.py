@@ -15,8 +15,6 @@ ROOT = Path(__file__).parent.parent
 NANO = ROOT / "codegen25" / "models" / "nano"
 MAX_FILE_BYTES = 95_000_000  # code hosts refuse single files of 100 MB
 
-without_nano = pytest.mark.skipif(not NANO.is_dir(), reason="the sources carry no codegen25/models/nano to embed")
-
 
 def _python(*arguments: str | Path) -> None:
     result = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
@@ -71,7 +69,6 @@ def test_the_family_tokenizer_from_another_folder(site: Path, tmp_path: Path) ->
     assert (tmp_path / "family" / "tokenizer.json").is_file()
 
 
-@without_nano
 def test_the_embedded_model_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {Path(info.filename).name: info.file_size for info in archive.infolist() if "/nano/" in info.filename}
@@ -79,7 +76,6 @@ def test_the_embedded_model_is_in_the_wheel(wheel: Path) -> None:
     assert max(sizes.values()) < MAX_FILE_BYTES
 
 
-@without_nano
 def test_complete_from_another_folder(site: Path, tmp_path: Path) -> None:
     result = run(site, tmp_path, "complete", "def is_prime(n):", "--max-tokens", "8")
     assert result.returncode == 0, result.stderr

@@ -4,6 +4,7 @@ start      SmolLM2-135M from its GGUF file, with the control tokens added: the m
 documents  the corpus as training documents: functions, and one part in ten files
 run        train, or go on where the newest checkpoint stands
 model      write the newest checkpoint as a Hugging Face folder
+blend      average the trained weights with those they began from
 
 A run that was stopped, or ended in any other way, goes on with the same command.
 """
@@ -109,11 +110,21 @@ def _model(args: argparse.Namespace) -> None:
     print(f"{args.out}: step {progress['step']}, {progress['tokens']:,} tokens")
 
 
+def _blend(args: argparse.Namespace) -> None:
+    from codegen25.train.nano import blend
+
+    if not 0 <= args.weight <= 1:
+        raise CodegenError(f"--weight {args.weight}: must be between 0 (the start) and 1 (the trained model)")
+    blend(args.start, args.trained, args.out, weight=args.weight, new_rows=args.new_rows)
+    print(f"{args.out}: written")
+
+
 _EXAMPLES = {
     "start": "start --gguf SmolLM2-135M-Instruct.Q4_1.gguf --out nano/start",
     "documents": "documents --corpus nano/corpus/train.jsonl --out nano/documents.jsonl",
     "run": "run --data nano/documents.jsonl --init nano/start --out nano/run --steps 600 --new-rows 49152",
     "model": "model --run nano/run --init nano/start --out nano/trained",
+    "blend": "blend --start nano/start --trained nano/trained --new-rows 49152 --out nano/blended",
 }
 
 
@@ -145,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--run", type=Path, required=True)
     model.add_argument("--init", type=Path, required=True)
     model.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    blend = verb("blend", "average the trained weights with those they began from", _blend)
+    blend.add_argument("--start", type=Path, required=True)
+    blend.add_argument("--trained", type=Path, required=True)
+    blend.add_argument("--weight", type=float, default=0.5, help="of the trained weights")
+    blend.add_argument("--new-rows", type=int, required=True, help="rows from here on are the trained ones alone")
     return parser
 
 

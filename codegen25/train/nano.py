@@ -8,6 +8,7 @@ up to a multiple of 64.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from codegen25.errors import CodegenError
-from codegen25.model.checkpoint import save_llama
+from codegen25.model.checkpoint import load_llama, save_llama
 from codegen25.model.gguf import GGUF
 from codegen25.model.hf_tokenizer import build_tokenizer_json
 from codegen25.model.llama import Llama
@@ -87,3 +88,22 @@ def start(gguf: Path, out: Path, seed: int = 0) -> int:
     (out / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
     from_folder(out)  # it must read back
     return old_vocab
+
+
+@torch.no_grad()
+def blend(start: Path, trained: Path, out: Path, *, weight: float, new_rows: int) -> None:
+    """Write `weight` of the trained weights and the rest of those they began from (WiSE-FT, Wortsman et al., 2022).
+
+    It gives back what training forgot and keeps most of what it taught. Rows of the embedding from `new_rows` on are
+    the trained ones alone: what they began from never meant anything.
+    """
+    old, model = load_llama(start, dtype="float32"), load_llama(trained, dtype="float32")
+    if old.config != model.config:
+        raise CodegenError(f"{trained}: its shape is not that of {start}; blend a model with the one it began from")
+    was = dict(old.named_parameters())
+    rows = model.embed_tokens.weight[new_rows:].clone()
+    for name, parameter in model.named_parameters():
+        parameter.copy_(torch.lerp(was[name], parameter, weight))
+    model.embed_tokens.weight[new_rows:] = rows
+    save_llama(model, out, dtype="float32")
+    shutil.copyfile(trained / "tokenizer.json", out / "tokenizer.json")
