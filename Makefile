@@ -18,10 +18,10 @@ try: $(VENV)/.run
 	@printf '\n== codegen25 complete --file examples/prime.py ==\n'
 	@cat examples/prime.py
 	@$(CODEGEN25) complete --file examples/prime.py --max-tokens 64
-	@printf '\n\n== codegen25 infill examples/stats.py --at 23, between these lines ==\n'
-	@sed -n '19,26p' examples/stats.py
+	@printf '\n\n== codegen25 infill examples/stats.py --at 10, between these lines ==\n'
+	@sed -n '6,13p' examples/stats.py
 	@printf '%s\n' '== what is missing =='
-	@$(CODEGEN25) infill examples/stats.py --at 23 --max-tokens 64
+	@$(CODEGEN25) infill examples/stats.py --at 10 --max-tokens 64
 	@printf '\n'
 
 ## test: set up, then run the tests

@@ -1,4 +1,4 @@
-"""Summaries of a list of numbers. One line is still to be written: `codegen25 infill examples/stats.py --at 23`."""
+"""Summaries of a list of numbers. One line is still to be written: `codegen25 infill examples/stats.py --at 10`."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ def mean(values: Sequence[float]) -> float:
     """The arithmetic mean of `values`."""
     if not values:
         raise ValueError("the mean of no values is not defined")
-    return sum(values) / len(values)
+    
 
 
 def median(values: Sequence[float]) -> float:
@@ -20,7 +20,7 @@ def median(values: Sequence[float]) -> float:
         low, high = ordered[middle - 1], ordered[middle]
         return (low + high) / 2
     else:
-        
+        return ordered[middle]
 
 
 def variance(values: Sequence[float]) -> float:
