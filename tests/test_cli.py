@@ -618,6 +618,8 @@ def test_interrupt(model: str) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a shell's background job is born deaf to it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         status = Path(f"/proc/{process.pid}/wchan")
         for _ in range(600):
