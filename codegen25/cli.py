@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from codegen25 import __version__
-from codegen25.errors import CodegenError, UsageError
-from codegen25.terminal import Answers, note_unfinished, say, to_json, write, write_json, write_table
+from codegen25.errors import CodegenError, UsageError, say
+from codegen25.terminal import Answers, note_unfinished, to_json, write, write_json, write_table
 
 if TYPE_CHECKING:
     from codegen25.complete import Completion
@@ -367,8 +367,8 @@ def export(model: str, to: str, out: Path) -> None:
     Example:
       codegen25 export nano --to hf --out nano-hf
     """
-    from codegen25.model.checkpoint import resolve
     from codegen25.model.export import export_hf
+    from codegen25.model.folder import resolve
 
     assert to == "hf"
     export_hf(resolve(model), out, say)
@@ -386,7 +386,7 @@ def quantize(model: str, bits: str, out: Path) -> None:
     Example:
       codegen25 quantize Salesforce/codegen25-7b-multi --bits 8 --out codegen25-7b-int8
     """
-    from codegen25.model.checkpoint import resolve
+    from codegen25.model.folder import resolve
     from codegen25.model.quantize import quantize as write_quantized
 
     write_quantized(resolve(model), out, bits=int(bits), notice=say)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from codegen25.engine import healing
 from codegen25.engine.backend import Backend
 from codegen25.engine.decode import Finish, Request, decode
 from codegen25.engine.sampling import GREEDY, Sampling, log_softmax
-from codegen25.errors import CodegenError, UsageError
+from codegen25.errors import CodegenError, UsageError, say
 from codegen25.infill import Holes
 from codegen25.tokenizer import Tokenizer, from_folder
 
@@ -67,17 +66,12 @@ class Score:
         return -self.total / math.log(2) / self.n_bytes
 
 
-def print_notice(line: str) -> None:
-    """What the loaders have to say, on stderr."""
-    print(f"codegen25: {line}", file=sys.stderr)
-
-
 def load(
     name: str = "nano",
     *,
     device: str = "cpu",
     dtype: str | None = None,
-    notice: Callable[[str], None] = print_notice,
+    notice: Callable[[str], None] = say,
 ) -> Model:
     """A model by folder, hub id in the local cache, or built-in name. `dtype`: float32 on a CPU, else bfloat16.
 
@@ -85,7 +79,8 @@ def load(
     """
     try:
         from codegen25.engine.torch import TorchBackend
-        from codegen25.model.checkpoint import check_vocab, load_llama, resolve
+        from codegen25.model.checkpoint import load_llama
+        from codegen25.model.folder import check_vocab, resolve
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -7,15 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from codegen25.errors import CodegenError
+from codegen25.errors import CodegenError, say
 
 if TYPE_CHECKING:
     from codegen25.complete import Completion
     from codegen25.tokenizer import Tokenizer
-
-
-def say(line: str) -> None:
-    print(f"codegen25: {line}", file=sys.stderr)
 
 
 def write(text: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from publisher_folder import write_publisher_folder
 
-from codegen25.model.checkpoint import BUILT_IN, load_llama
+from codegen25.model.checkpoint import load_llama
 from codegen25.model.export import export_hf
+from codegen25.model.folder import BUILT_IN
 from codegen25.model.llama import Llama
 from codegen25.tokenizer import Tokenizer, from_folder
 

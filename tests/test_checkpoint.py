@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from codegen25.config import ModelConfig, read_config
 from codegen25.errors import CodegenError, UsageError
 from codegen25.model import checkpoint
-from codegen25.model.checkpoint import check_vocab, load_llama, resolve, save_llama, tensors
+from codegen25.model import folder as folders
+from codegen25.model.checkpoint import load_llama, save_llama, tensors
+from codegen25.model.folder import check_vocab, resolve
 from codegen25.model.publisher import repair
 from codegen25.tokenizer import family
 
@@ -372,7 +374,7 @@ def test_vocabulary_of_another_size() -> None:
 def test_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(checkpoint, "BUILT_IN", tmp_path / "models")
+    monkeypatch.setattr(folders, "BUILT_IN", tmp_path / "models")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "tiny").mkdir(parents=True)

@@ -24,18 +24,8 @@ from codegen25.errors import CodegenError, UsageError
 from codegen25.model.checkpoint import load_llama, save_llama, tensors
 from codegen25.model.export import export_hf
 from codegen25.model.hf_tokenizer import write_tokenizer
-from codegen25.model.packed import (
-    GROUPS,
-    LEVELS,
-    PLANS,
-    Packing,
-    dequantize,
-    from_json,
-    pack,
-    packing_of,
-    to_json,
-    unpack,
-)
+from codegen25.model.packed import dequantize, pack, unpack
+from codegen25.model.plan import GROUPS, LEVELS, PLANS, Packing, from_json, packing_of, to_json
 from codegen25.model.quantize import calibration_ids, fit_scales, gptq, main, nearest, quantize, round_to_nearest
 from codegen25.tokenizer import family
 
@@ -317,7 +307,8 @@ UP = "model.layers.0.mlp.up_proj.weight"
         ({"modules": {"up_proj": {"bits": 4, "group_size": 0}}}, "groups of 0"),
         ({"modules": {"up_proj": {"bits": 4, "group_size": 7}}}, "groups of 7"),
         ({"modules": {"up_proj": {"bits": 4, "group_size": "32"}}}, "groups of '32'"),
-        ({"modules": {"up_proj": {"bits": [4], "group_size": 32}}}, "incomplete"),
+        ({"modules": {"up_proj": {"bits": [4], "group_size": 32}}}, "[4] bits"),
+        ({"modules": {"up_proj": {"bits": 4.0, "group_size": 32}}}, "4.0 bits"),
         ({"modules": {"up_proj": {"bits": 4}}}, "incomplete"),
         ({"modules": {"up_proj": 4}}, "incomplete"),
         ({"modules": None}, "incomplete"),
@@ -337,11 +328,11 @@ def test_damaged_plan(changes: dict[str, Any], part: str, quantized: Path) -> No
     [
         (lambda state: state.pop(f"{UP}.q"), f"{UP}.scale is there without"),
         (lambda state: state.pop(f"{UP}.scale"), f"{UP}.q is there without"),
-        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"][:, :-1].contiguous()}), f"{UP}.q is torch.uint8"),
-        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"].to(torch.int8)}), f"{UP}.q is torch.int8"),
-        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"][0].clone()}), f"{UP}.q is torch.uint8"),
-        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"][:-1].clone()}), f"{UP}.scale is torch.float16"),
-        (lambda state: state.update({f"{UP}.scale": state[f"{UP}.scale"].float()}), f"{UP}.scale is torch.float32"),
+        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"][:, :-1].contiguous()}), f"{UP}.q is uint8"),
+        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"].to(torch.int8)}), f"{UP}.q is int8"),
+        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"][0].clone()}), f"{UP}.q is uint8"),
+        (lambda state: state.update({f"{UP}.q": state[f"{UP}.q"][:-1].clone()}), f"{UP}.scale is float16"),
+        (lambda state: state.update({f"{UP}.scale": state[f"{UP}.scale"].float()}), f"{UP}.scale is float32"),
         (lambda state: state[f"{UP}.scale"].fill_(torch.inf), f"{UP}.scale is not finite"),
         (lambda state: state.update({UP: torch.zeros(128, 64)}), f"{UP} should be quantized"),
     ],

@@ -42,7 +42,7 @@ def _likelihood(model: Model, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _gate(args: argparse.Namespace) -> None:
-    from codegen25.model.checkpoint import resolve
+    from codegen25.model.folder import resolve
 
     if args.out.suffix != ".json":
         raise UsageError(f"--out {args.out}: must end in .json; the samples go beside it")

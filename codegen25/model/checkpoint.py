@@ -14,90 +14,31 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from codegen25.config import ModelConfig, read_config
-from codegen25.errors import CodegenError, UsageError
-from codegen25.model import packed
+from codegen25.errors import CodegenError, UsageError, say
+from codegen25.model.folder import AGAIN, check_size, checked, stored_name, weight_files
 from codegen25.model.llama import Llama
+from codegen25.model.packed import dequantized, dtype_name
+from codegen25.model.plan import from_json
 from codegen25.model.publisher import repair
 from codegen25.tokenizer import Tokenizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 MAPPED_BYTES = 256 << 20
-BUILT_IN = Path(__file__).parent.parent / "models"
-AGAIN = "copy, download or export the folder again"
-
-# Buffers that old versions of transformers wrote; they follow from the config.
-IGNORED = re.compile(r"(model\.layers\.\d+\.self_attn|model)\.rotary_emb\.inv_freq")
-
-
-def print_notice(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def resolve(name: str) -> Path:
-    """The folder that `name` means: an existing folder, a built-in model, or a hub id in the local Hugging Face cache.
-
-    Nothing is downloaded. Raises `CodegenError` when there is no such model.
-    """
-    if (folder := Path(name)).is_dir():
-        return folder
-    if re.fullmatch(r"[\w-][\w.-]*", name) and (BUILT_IN / name).is_dir():
-        return BUILT_IN / name
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        raise CodegenError(
-            f"{name}: no such folder or built-in model; name a model folder, a hub id (owner/model) or nano"
-        )
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError as error:
-        raise CodegenError(
-            f"{name}: no such folder, and hub ids need huggingface_hub; pip install huggingface_hub, or name a folder"
-        ) from error
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError) as error:
-        raise CodegenError(
-            f"{name}: no such folder, and not in the local Hugging Face cache; run `hf download {name}`"
-        ) from error
-
-
-def _index(path: Path) -> list[Path]:
-    """The shards that an index names, in its order."""
-    try:
-        names = dict.fromkeys(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CodegenError(f"{path}: not a shard index; {AGAIN}") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CodegenError(f"{path}: names the shard {name!r}, which is outside the folder; {AGAIN}")
-        if not (path.parent / name).is_file():
-            raise CodegenError(f"{path.parent / name}: this shard is missing; {AGAIN}")
-    return [path.parent / name for name in names]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of `folder`. Raises `CodegenError` when there are none or a shard is missing."""
-    for stem in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / f"{stem}.index.json").is_file():
-            return _index(folder / f"{stem}.index.json")
-        if (folder / stem).is_file():
-            return [folder / stem]
-    raise CodegenError(f"{folder}: no model.safetensors or pytorch_model.bin, so there are no weights; {AGAIN}")
 
 
 def _open(path: Path) -> tuple[list[str], Callable[[str], Tensor]]:
@@ -135,9 +76,16 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
     Loading and export read weights through here alone, so this is where other storage formats come in.
     """
-    plan = packed.from_json(read_config(folder)[1].get("quantization_config"), f"{folder}/config.json")
+    plan = from_json(read_config(folder)[1].get("quantization_config"), f"{folder}/config.json")
     stored = (pair for path in weight_files(folder) for pair in _read(path))
-    yield from packed.dequantized(stored, plan, str(folder)) if plan else stored
+    yield from dequantized(stored, plan, str(folder))
+
+
+def read_bin(path: Path) -> Iterator[tuple[str, str, NDArray[Any]]]:
+    """The tensors of a `.bin` file for readers without PyTorch: name, dtype, values (of bfloat16, the bits)."""
+    for name, tensor in _read(path):
+        dtype = dtype_name(tensor)
+        yield name, dtype, tensor.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else tensor.numpy()
 
 
 class _NoInit(TorchFunctionMode):
@@ -153,63 +101,26 @@ class _NoInit(TorchFunctionMode):
 
 
 def expected_model(config: ModelConfig, folder: Path) -> Llama:
-    """A `Llama` without memory: its parameters are the names and shapes that the files must hold."""
-    size = sum(path.stat().st_size for path in weight_files(folder))
-    if config.parameters > 4 * size:  # not even at 2 bits a weight; also keeps a hostile `layers` from being built
-        raise CodegenError(
-            f"{folder}: config.json describes {config.parameters:,} parameters, "
-            f"the weight files have {size:,} bytes; {AGAIN}"
-        )
+    """A `Llama` without memory, to be filled from the files of `folder`."""
+    check_size(config, weight_files(folder), folder)
     with torch.device("meta"), _NoInit():
         return Llama(config)
 
 
-def _check(folder: Path, name: str, tensor: Tensor, expected: Tensor) -> None:
-    if tensor.shape != expected.shape:
-        raise CodegenError(
-            f"{folder}: tensor {name} has shape {list(tensor.shape)}, "
-            f"config.json asks for {list(expected.shape)}; {AGAIN}"
-        )
-    if not tensor.is_floating_point():
-        raise CodegenError(f"{folder}: tensor {name} is {tensor.dtype}, not floating point; use an unquantized folder")
+def checked_tensors(folder: Path, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of `folder` under the parameter names of `Llama`, each once, without the head of a tied model.
 
-
-def _check_tied(folder: Path, head: Tensor) -> None:
-    for name, tensor in tensors(folder):
-        if name == "model.embed_tokens.weight" and not torch.equal(tensor, head):
-            raise CodegenError(f"{folder}: config.json ties lm_head.weight to the embedding, the files differ; {AGAIN}")
-
-
-def checked_tensors(folder: Path, model: Llama) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of `folder` under the parameter names of `model` (whose values are not looked at), each once.
-
-    A tied model's `lm_head.weight`, which some folders hold beside the embedding, is compared with it and left out.
-    Raises `CodegenError` for an unknown, repeated or missing tensor, a wrong shape, and two different tied heads.
+    Raises `CodegenError` where the files and the config disagree; see `folder.checked`.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    missing = set(parameters)
-    for name, tensor in tensors(folder):
-        if IGNORED.fullmatch(name):
-            continue
-        ours = name.removeprefix("model.")
-        if ours not in parameters or (ours == name) != (name == "lm_head.weight"):
-            raise CodegenError(f"{folder}: tensor {name} is not part of the model in config.json; {AGAIN}")
-        if ours not in missing:
-            raise CodegenError(f"{folder}: tensor {name} is there twice; {AGAIN}")
-        _check(folder, name, tensor, parameters[ours])
-        missing.remove(ours)
-        if model.config.tied and ours == "lm_head.weight":
-            _check_tied(folder, tensor)
-        else:
-            yield ours, tensor
+    check_size(config, weight_files(folder), folder)
+    for name, tensor in checked(lambda: tensors(folder), config, folder, torch.equal):
+        if not tensor.is_floating_point():
+            raise CodegenError(
+                f"{folder}: tensor {stored_name(name)} is {dtype_name(tensor)}, not floating point; "
+                "use an unquantized folder"
+            )
+        yield name, tensor
         del tensor
-    if model.config.tied:
-        missing.discard("lm_head.weight")
-    if missing:
-        first = min(missing)
-        name = first if first == "lm_head.weight" else f"model.{first}"
-        shape = list(parameters[first].shape)
-        raise CodegenError(f"{folder}: tensor {name} {shape} is missing, with {len(missing) - 1} others; {AGAIN}")
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -230,7 +141,7 @@ def _device(name: str) -> torch.device:
 
 
 def load_llama(
-    folder: Path, *, dtype: str = "bfloat16", device: str = "cpu", notice: Callable[[str], None] = print_notice
+    folder: Path, *, dtype: str = "bfloat16", device: str = "cpu", notice: Callable[[str], None] = say
 ) -> Llama:
     """The model in `folder`, in `dtype` on `device`. What was repaired on the way is said through `notice`.
 
@@ -240,7 +151,7 @@ def load_llama(
     config, hf = read_config(folder)
     repair(hf, folder, notice)
     model = expected_model(config, folder)
-    for name, tensor in checked_tensors(folder, model):
+    for name, tensor in checked_tensors(folder, config):
         owner, _, leaf = name.rpartition(".")
         # `to` gives back the mapped view itself where dtype and device already fit.
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor.to(device=place, dtype=wanted)))
@@ -248,15 +159,6 @@ def load_llama(
     if config.tied:
         model.lm_head.weight = model.embed_tokens.weight
     return model
-
-
-def check_vocab(config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> None:
-    """Raise `CodegenError` when the tokenizer has ids without an embedding row. Rows without an id are padding."""
-    if tokenizer.n_vocab > config.vocab_size:
-        raise CodegenError(
-            f"{folder}: the tokenizer has {tokenizer.n_vocab} ids, the model {config.vocab_size} embedding rows; "
-            "put the tokenizer the model was trained with into the folder"
-        )
 
 
 @contextmanager
@@ -310,8 +212,7 @@ def write_weights(
         size = tensor.numel() * wanted.itemsize
         if shard and held + size > shard_bytes:
             flush()
-        key = name if name == "lm_head.weight" else f"model.{name}"
-        shard[key] = tensor.detach().to(device="cpu", dtype=wanted).contiguous()
+        shard[stored_name(name)] = tensor.detach().to(device="cpu", dtype=wanted).contiguous()
         held, total = held + size, total + size
     flush()
     if len(shards) == 1:

@@ -11,16 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from codegen25.config import read_config
-from codegen25.model.checkpoint import (
-    check_vocab,
-    checked_tensors,
-    expected_model,
-    new_folder,
-    print_notice,
-    token_ids,
-    write_config,
-    write_weights,
-)
+from codegen25.errors import say
+from codegen25.model.checkpoint import checked_tensors, new_folder, token_ids, write_config, write_weights
+from codegen25.model.folder import check_vocab
 from codegen25.model.hf_tokenizer import write_tokenizer
 from codegen25.model.publisher import repair
 from codegen25.tokenizer import from_folder
@@ -32,7 +25,7 @@ PAPERS = ("README*", "LICENSE*", "NOTICE*")
 def export_hf(
     source: Path,
     out: Path,
-    notice: Callable[[str], None] = print_notice,
+    notice: Callable[[str], None] = say,
     *,
     dtype: str = "bfloat16",
     shard_bytes: int = 5 << 30,
@@ -47,8 +40,7 @@ def export_hf(
     check_vocab(config, tokenizer, source)
     ids = {key: id if (id := hf.get(key)) is not None else eot for key, eot in token_ids(tokenizer).items()}
     with new_folder(out) as aside:
-        named = checked_tensors(source, expected_model(config, source))
-        write_weights(named, aside, dtype=dtype, shard_bytes=shard_bytes)
+        write_weights(checked_tensors(source, config), aside, dtype=dtype, shard_bytes=shard_bytes)
         write_config(config, aside, dtype=dtype, ids=ids, extra={})
         write_tokenizer(aside, tokenizer)
         for paper in (file for pattern in PAPERS for file in source.glob(pattern)):

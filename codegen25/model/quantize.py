@@ -25,17 +25,12 @@ from torch import Tensor, nn
 
 from codegen25 import infill
 from codegen25.config import ModelConfig, read_config
-from codegen25.errors import CodegenError, UsageError
-from codegen25.model.checkpoint import (
-    checked_tensors,
-    expected_model,
-    new_folder,
-    print_notice,
-    write_config,
-    write_safetensors,
-)
+from codegen25.errors import CodegenError, UsageError, say
+from codegen25.model.checkpoint import checked_tensors, new_folder, write_config, write_safetensors
+from codegen25.model.folder import stored_name
 from codegen25.model.llama import Block, causal, rotary
-from codegen25.model.packed import GROUPS, LEVELS, PLANS, Packing, check_shape, dequantize, pack, packing_of, to_json
+from codegen25.model.packed import dequantize, pack
+from codegen25.model.plan import GROUPS, LEVELS, PLANS, Packing, check_shape, packing_of, to_json
 from codegen25.model.publisher import repair
 from codegen25.tokenizer import Tokenizer, from_folder
 
@@ -160,7 +155,7 @@ class Quantizer:
 
     def add(self, name: str, hessian_KK: Tensor | None = None) -> Tensor:
         """Quantize one tensor and give back what it is now, fp32. Norms stay as they are."""
-        key = name if name == "lm_head.weight" else f"model.{name}"
+        key = stored_name(name)
         tensor, packing = self.source[name].float(), packing_of(self.plan, name)
         if not bool(tensor.isfinite().all()):
             raise CodegenError(f"{self.origin}: tensor {key} holds NaN or infinity; train or export the model again")
@@ -211,7 +206,7 @@ def quantize(
     *,
     bits: int,
     calibration: Sequence[Sequence[int]] | None = None,
-    notice: Notice = print_notice,
+    notice: Notice = say,
 ) -> None:
     """Write the model in `source` to `out`, matrices in `bits` (4 or 8; see `PLANS`) and norms in fp32.
 
@@ -225,7 +220,7 @@ def quantize(
     if hf.get("quantization_config"):
         raise CodegenError(f"{source}: is quantized already; quantize the model that it was made from")
     hf = repair(hf, source, notice)
-    tensors = dict(checked_tensors(source, expected_model(config, source)))
+    tensors = dict(checked_tensors(source, config))
     quantizer = Quantizer(tensors, PLANS[bits], source)
     with new_folder(out) as aside:
         if texts := [text[: config.max_positions] for text in calibration or () if text]:
