@@ -25,6 +25,7 @@ ROWS: list[set[str]] = [
     {"tokenizer", "infill", "config", "files", "data"},
     {"model", "engine"},
     {"complete"},
+    {"editing"},
     {"__init__"},
     {"train", "evaluate", "terminal"},
     {"cli"},
