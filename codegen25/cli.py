@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from codegen25 import __version__
+from codegen25.bench.cli import bench
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.terminal import Answers, note_unfinished, to_json, write, write_json, write_table
 
@@ -358,20 +359,28 @@ def tokenizer(directory: Path) -> None:
 
 @cli.command()
 @click.argument("model")
-@click.option("--to", type=click.Choice(["hf"]), required=True, help="hf: a Hugging Face folder, without custom code.")
-@click.option("--out", type=FOLDER, required=True, help="A new folder.")
+@click.option(
+    "--to",
+    type=click.Choice(["hf", "gguf"]),
+    required=True,
+    help="hf: a Hugging Face folder, without custom code. gguf: a file for llama.cpp, the same weights to the bit.",
+)
+@click.option("--out", type=FOLDER, required=True, help="A new folder (hf) or file (gguf).")
 def export(model: str, to: str, out: Path) -> None:
     """Write MODEL in a form that other programs load.
 
     \b
-    Example:
+    Examples:
       codegen25 export nano --to hf --out nano-hf
+      codegen25 export nano --to gguf --out nano.gguf
     """
-    from codegen25.model.export import export_hf
     from codegen25.model.folder import resolve
 
-    assert to == "hf"
-    export_hf(resolve(model), out, say)
+    if to == "gguf":
+        from codegen25.model.gguf_export import export_gguf as write_export
+    else:
+        from codegen25.model.export import export_hf as write_export
+    write_export(resolve(model), out, say)
     say(f"{out}: written")
 
 
@@ -390,3 +399,6 @@ def quantize(model: str, bits: str, out: Path) -> None:
     from codegen25.model.quantize import quantize as write_quantized
 
     write_quantized(resolve(model), out, bits=int(bits), notice=say)
+
+
+cli.add_command(bench)

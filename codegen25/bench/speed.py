@@ -193,14 +193,14 @@ def decode(shape: str, bits: int, options: Options, *, context: int = 128, token
     with running(path, options, task) as runner:
         figures = _against_peers(figure, runner, task, options, lambda seconds: tokens / seconds)
         rates = figures[0].ours
-        return [*figures, _bandwidth(shape, bits, rates, options)]
+        return [*figures, _bandwidth(shape, bits, path, rates, options)]
 
 
-def _bandwidth(shape: str, bits: int, rates: Sequence[float], options: Options) -> Figure:
+def _bandwidth(shape: str, bits: int, path: Path, rates: Sequence[float], options: Options) -> Figure:
     """How much of the bandwidth of reading memory the weights alone take."""
     from codegen25._native import read_bandwidth
 
-    read = weights.bytes_per_token(weights.random_tensors(SHAPES[shape], bits), SHAPES[shape].tied) / 1e9
+    read = weights.bytes_per_token(path, SHAPES[shape]) / 1e9
     bar = BANDWIDTH_BAR if shape in BANDWIDTH_SHAPES and bits == 4 else None
     probes = [read_bandwidth(PROBE_MIB, options.threads) / 1e9 for _ in range(options.rounds)]
     return Figure(

@@ -110,6 +110,7 @@ def _check_memory(shape: str, size: int) -> None:
         )
 
 
-def bytes_per_token(path_tensors: list[GGUFTensor], tied: bool) -> int:
-    """What a step of decoding has to read: all weights but the embedding, of which it needs one row."""
-    return sum(tensor.nbytes for tensor in path_tensors if tied or tensor.name != "token_embd.weight")
+def bytes_per_token(path: Path, config: ModelConfig) -> int:
+    """What a step of decoding reads: all of the file but the embedding, of which it needs a row where it is no head."""
+    embedding = config.vocab_size * config.hidden_size // BLOCK * KINDS["Q8_0"][2]
+    return path.stat().st_size - (0 if config.tied else embedding)

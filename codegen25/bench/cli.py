@@ -1,0 +1,189 @@
+"""`codegen25 bench …`: what each benchmark is told on the command line, and how its figures are shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from codegen25.errors import UsageError, say
+
+if TYPE_CHECKING:
+    from codegen25.bench.figures import Figure, Options
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+SHAPES = ("nano", "1b", "7b")
+PEERS = ("llama.cpp", "transformers", "openvino")
+FOLDER = click.Path(path_type=Path)
+
+
+def _shared(rounds: int) -> Callable[[Command], Command]:
+    """The flags of every benchmark."""
+    options = (
+        click.option("--rounds", type=int, default=rounds, help="Turns of each engine; medians count."),
+        click.option("--threads", type=int, show_default="all cores", help="Of each engine."),
+        click.option(
+            "--peers", default="llama.cpp", metavar="NAMES",
+            help=f"Engines to compare with, by commas: {', '.join(PEERS)}, or none.",
+        ),
+        click.option("--cache", type=FOLDER, show_default="~/.cache/codegen25", help="Keeps models and peers."),
+        click.option("--json", "as_json", is_flag=True, help="Write one JSON object."),
+    )  # fmt: skip
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _shapes(command: Command) -> Command:
+    return click.option(
+        "--shape", type=click.Choice([*SHAPES, "all"]), default="nano", help="all takes several GB of disk and memory."
+    )(command)
+
+
+def _bits(*default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--bits", type=click.Choice(["4", "8"]), multiple=True, default=default, help="Of the weights; repeatable."
+    )
+
+
+_context = click.option("--context", type=click.IntRange(min=1), default=128, help="Tokens before what is timed.")
+
+
+def _tokens(default: int, what: str) -> Callable[[Command], Command]:
+    return click.option("--tokens", type=click.IntRange(min=1), default=default, help=what)
+
+
+@click.group()
+def bench() -> None:
+    """Measure the engine beside others: same machine, same weights, in turn.
+
+    Peers are installed from their packages into environments of their own, kept in the cache with the models. Weights
+    are random but for nano's; speed does not depend on them. Close other programs first.
+
+    \b
+    Examples:
+      codegen25 bench decode
+      codegen25 bench prefill --shape all --json > prefill.json
+      codegen25 bench infill --files src
+    """
+
+
+@bench.command()
+@_shapes
+@_bits("4")
+@_context
+@_tokens(64, "Steps that are timed.")
+@_shared(rounds=5)
+def decode(shape: str, bits: tuple[str, ...], context: int, tokens: int, as_json: bool, **shared: Any) -> None:
+    """Tokens a second, one at a time, and the share of the memory's bandwidth.
+
+    \b
+    Examples:
+      codegen25 bench decode --shape 1b
+      codegen25 bench decode --shape all --bits 4 --bits 8 --json
+    """
+    from codegen25.bench import speed
+
+    options = _options(**shared)
+    _show(
+        as_json,
+        options,
+        (f for s, b in _each(shape, bits) for f in speed.decode(s, b, options, context=context, tokens=tokens)),
+    )
+
+
+@bench.command()
+@_shapes
+@_bits("4")
+@_tokens(512, "Length of the prompt.")
+@_shared(rounds=3)
+def prefill(shape: str, bits: tuple[str, ...], tokens: int, as_json: bool, **shared: Any) -> None:
+    """Tokens a second of reading a prompt.
+
+    \b
+    Example:
+      codegen25 bench prefill --shape 7b --bits 8
+    """
+    from codegen25.bench import speed
+
+    options = _options(**shared)
+    _show(as_json, options, (f for s, b in _each(shape, bits) for f in speed.prefill(s, b, options, tokens=tokens)))
+
+
+@bench.command()
+@_shapes
+@_bits("4", "8")
+@_context
+@_tokens(8, "Tokens at once.")
+@_shared(rounds=9)
+def verify(shape: str, bits: tuple[str, ...], context: int, tokens: int, as_json: bool, **shared: Any) -> None:
+    """What it costs to run several tokens at once instead of one, as speculation does.
+
+    \b
+    Example:
+      codegen25 bench verify --tokens 4
+    """
+    from codegen25.bench import speed
+
+    options = _options(**shared)
+    _show(
+        as_json,
+        options,
+        (f for s, b in _each(shape, bits) for f in speed.verify(s, b, options, context=context, tokens=tokens)),
+    )
+
+
+def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:
+    return [(s, int(b)) for s in (SHAPES if shape == "all" else (shape,)) for b in dict.fromkeys(bits)]
+
+
+def _options(rounds: int, threads: int | None, peers: str, cache: Path | None) -> Options:
+    from codegen25.bench import machine
+    from codegen25.bench.figures import Options
+
+    names = [] if peers == "none" else [name.strip() for name in peers.split(",")]
+    for name in names:
+        if name not in PEERS:
+            raise UsageError(f"--peers {name or peers!r}: choose from {', '.join(PEERS)}, or none")
+    if line := machine.disturbance():
+        say(line)
+    return Options(
+        cache=(cache or default_cache()).absolute(),
+        threads=machine.cores() if threads is None else threads,
+        rounds=rounds,
+        peers=tuple(dict.fromkeys(names)),
+        say=say if sys.stderr.isatty() else _quiet,
+    )
+
+
+def _quiet(line: str) -> None:
+    """Progress is for a person who watches."""
+
+
+def default_cache() -> Path:
+    """Where the XDG base directory specification puts it."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "codegen25"
+
+
+def _show(as_json: bool, options: Options, figures: Iterable[Figure]) -> None:
+    """Run the benchmark by taking its figures, and write them."""
+    from codegen25.bench import machine
+    from codegen25.bench.figures import table
+    from codegen25.terminal import write, write_json
+
+    about = machine.describe() | {"threads": options.threads}
+    taken = list(figures)
+    if as_json:
+        found = [figure.to_json() for figure in taken]
+        write_json({"machine": about, "commit": machine.commit(), "figures": found})
+    else:
+        write(table(taken))
