@@ -252,7 +252,7 @@ def from_folder(path: Path) -> Tokenizer:
     """
     file = path / "tokenizer.json"
     if file.is_file():
-        return _from_json(file)
+        return from_json(*_read_object(file), file)
     if _is_publishers(path):
         return family()
     if not path.is_dir():
@@ -278,8 +278,11 @@ def _read_object(file: Path) -> tuple[str, dict[str, Any]]:
     return text, value
 
 
-def _from_json(file: Path) -> Tokenizer:
-    text, spec = _read_object(file)
+def from_json(text: str, spec: Mapping[str, Any], file: Path) -> Tokenizer:
+    """The tokenizer that a `tokenizer.json` defines, which stands in `file`; `spec` is what `text` holds.
+
+    Raises CodegenError when it asks for something this encoding cannot do exactly.
+    """
     try:
         return _from_spec(text, spec)
     except _Unsupported as error:

@@ -22,10 +22,14 @@ IDS_BT = torch.randint(len(tiny_gguf.TOKENS), (2, 40), generator=torch.Generator
 Writer = Callable[..., Path]
 
 
+def read(path: Path) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in GGUF(path).tensors()}
+
+
 def ours(path: Path) -> Llama:
     source = GGUF(path)
-    model = Llama(source.config())
-    state = dict(source.tensors())
+    model = Llama(source.config)
+    state = read(path)
     if model.config.tied:
         state["lm_head.weight"] = state["embed_tokens.weight"]
     model.load_state_dict(state)
@@ -60,17 +64,17 @@ def test_logits_are_those_of_the_original(tied: bool, kv_heads: int, written: Wr
 def test_weights_come_back_exactly(written: Writer) -> None:
     theirs = tiny_gguf.theirs(tied=False)
     original = {name.removeprefix("model."): parameter for name, parameter in theirs.named_parameters()}
-    read = dict(GGUF(written(theirs)).tensors())
-    assert read.keys() == original.keys()
-    assert all(torch.equal(read[name], original[name]) and read[name].dtype == torch.float32 for name in read)
+    found = read(written(theirs))
+    assert found.keys() == original.keys()
+    assert all(torch.equal(found[name], original[name]) and found[name].dtype == torch.float32 for name in found)
 
 
 @pytest.mark.parametrize("kind, error", [("F16", 1e-3), ("BF16", 5e-3), ("Q8_0", 1e-2), ("Q4_1", 0.1)])
 def test_quantized_weights(kind: str, error: float, written: Writer) -> None:
     theirs = tiny_gguf.theirs()
-    read = dict(GGUF(written(theirs, quantization=gguf.GGMLQuantizationType[kind])).tensors())
+    tensors = read(written(theirs, quantization=gguf.GGMLQuantizationType[kind]))
     for name, parameter in theirs.named_parameters():
-        found = read[name.removeprefix("model.")]
+        found = tensors[name.removeprefix("model.")]
         assert float((found - parameter).detach().norm() / parameter.detach().norm()) < error, name
 
 
@@ -84,13 +88,13 @@ def test_vocabulary(written: Writer) -> None:
 def test_what_a_file_may_leave_out(written: Writer) -> None:
     """Key/value heads as many as heads, and a rotary base of 10000: what llama.cpp takes then."""
     optional = ("llama.attention.head_count_kv", "llama.rope.freq_base", "llama.rope.dimension_count")
-    config = GGUF(written(leave_out=optional)).config()
+    config = GGUF(written(leave_out=optional)).config
     assert (config.kv_heads, config.rope_theta, config.head_dim) == (4, 10000.0, 16)
 
 
-def assert_refused(path: Path, match: str, read: Callable[[Path], Any] = ours) -> None:
+def assert_refused(path: Path, match: str, reader: Callable[[Path], Any] = ours) -> None:
     with pytest.raises(CodegenError, match=match) as caught:
-        read(path)
+        reader(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 

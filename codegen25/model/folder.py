@@ -16,7 +16,7 @@ from codegen25.errors import CodegenError
 from codegen25.tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).parent.parent / "models"
-AGAIN = "copy, download or export the folder again"
+AGAIN = "copy, download or export the model again"
 
 # Buffers that old versions of transformers wrote; they follow from the config.
 IGNORED = re.compile(r"(model\.layers\.\d+\.self_attn|model)\.rotary_emb\.inv_freq")
@@ -151,13 +151,13 @@ def checked(
             continue
         ours = name.removeprefix("model.")
         if ours not in wanted or name != stored_name(ours):
-            raise CodegenError(f"{origin}: tensor {name} is not part of the model in config.json; {AGAIN}")
+            raise CodegenError(f"{origin}: tensor {name} is not part of the model that its config describes; {AGAIN}")
         if ours not in missing:
             raise CodegenError(f"{origin}: tensor {name} is there twice; {AGAIN}")
         if tuple(tensor.shape) != wanted[ours]:
             raise CodegenError(
                 f"{origin}: tensor {name} has shape {list(tensor.shape)}, "
-                f"config.json asks for {list(wanted[ours])}; {AGAIN}"
+                f"its config asks for {list(wanted[ours])}; {AGAIN}"
             )
         missing.remove(ours)
         if config.tied and ours == "lm_head.weight":

@@ -11,13 +11,13 @@ import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from codegen25.config import read_config
+from codegen25.config import ModelConfig, read_config
 from codegen25.errors import CodegenError
 from codegen25.model.folder import AGAIN, check_size, checked, stored_name, weight_files
 from codegen25.model.plan import Packing, check_packed, from_json, packing_of, paired
@@ -65,8 +65,41 @@ class Quantized:
     def shape(self) -> tuple[int, ...]:
         return (len(self.q), self.q.shape[1] * 8 // self.packing.bits)
 
+    def widened(self) -> NDArray[np.float32]:
+        """fp32 [N, K]."""
+        rows, group = len(self.q), self.packing.group_size
+        if self.packing.bits == 4:
+            packed = self.q.reshape(rows, -1, group // 2)
+            integers = np.concatenate([packed & 15, packed >> 4], axis=-1).astype(np.int8) - 8
+        else:
+            integers = self.q.reshape(rows, -1, group)
+        return (integers.astype(np.float32) * self.scale.astype(np.float32)[:, :, None]).reshape(rows, -1)
+
 
 Weight = Plain | Quantized
+
+
+class Source(Protocol):
+    """A model on disk: a folder or a GGUF file."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def packing(self, name: str) -> Packing | None:
+        """How the matrix `name` (as in `Llama`) is quantized there; None where it is not."""
+        ...
+
+    def weights(self) -> Iterator[tuple[str, Weight]]:
+        """Every tensor once, under its name in `Llama`, without the head of a tied model. Values are not looked at.
+
+        Raises `CodegenError` for damaged files, and where config and tensors disagree.
+        """
+        ...
+
+    def tokenizer(self) -> Tokenizer: ...
 
 
 def same(a: Weight, b: Weight) -> bool:
@@ -79,7 +112,7 @@ def same(a: Weight, b: Weight) -> bool:
 
 
 class Folder:
-    """A model folder, opened: `config`, how each matrix is stored, and the weights.
+    """A model folder as a `Source`.
 
     Raises `CodegenError` for a folder that is no model; what was repaired on the way is said through `notice`.
     """
@@ -92,17 +125,12 @@ class Folder:
         check_size(self.config, weight_files(path), path)
 
     def packing(self, name: str) -> Packing | None:
-        """How the matrix `name` (as in `Llama`) is quantized; None where it is not."""
         return packing_of(self._plan, stored_name(name))
 
     def tokenizer(self) -> Tokenizer:
         return from_folder(self.path)
 
     def weights(self) -> Iterator[tuple[str, Weight]]:
-        """Every tensor once, under its name in `Llama`, in the order of the files.
-
-        Raises `CodegenError` for damaged files, and where config and tensors disagree. Values are not looked at.
-        """
         return checked(self._stored, self.config, self.path, same)
 
     def _stored(self) -> Iterator[tuple[str, Weight]]:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,11 +70,11 @@ def start(gguf: Path, out: Path, seed: int = 0) -> int:
     if lacking := [name for name in (*ENDINGS, *BORDERS) if name not in source.control()]:
         raise CodegenError(f"{gguf}: has no control token {lacking[0]}; start from SmolLM2, which has")
     tokens, control = extended_vocabulary(source)
-    config = source.config()
+    config = source.config
     old_vocab = config.vocab_size
     config = config.with_vocab(-(-len(tokens) // 64) * 64)
     model = Llama(config)
-    state = dict(source.tensors())
+    state = {name: torch.from_numpy(np.array(array)) for name, array in source.tensors()}
     state["embed_tokens.weight"] = extended_embedding(
         state["embed_tokens.weight"], control, config.vocab_size, torch.Generator().manual_seed(seed)
     )
