@@ -1,0 +1,105 @@
+#include "pool.h"
+
+#include <chrono>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+namespace codegen25 {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Longer than what stands between two loops of a step, and than what Python does between two steps.
+constexpr auto kSpin = std::chrono::microseconds(400);
+// No task takes as long: who waits this long for the last one waits for a thread that was put aside.
+constexpr auto kHeldUp = std::chrono::microseconds(1500);
+constexpr int kAlone = 400;  // loops, a few steps
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_pause();
+#else
+    std::this_thread::yield();
+#endif
+}
+
+// Whether `ready` came true before `limit` was over.
+template <class Ready>
+bool spin(Clock::duration limit, const Ready& ready) {
+    for (int i = 0; i < 256; i++) {
+        if (ready()) return true;
+        pause();
+    }
+    for (const auto end = Clock::now() + limit; Clock::now() < end;)
+        for (int i = 0; i < 32; i++) {
+            if (ready()) return true;
+            pause();
+        }
+    return ready();
+}
+
+}  // namespace
+
+Pool::Pool(int threads) {
+    for (int i = 1; i < threads; i++) workers_.emplace_back([this] { serve(); });
+}
+
+Pool::~Pool() {
+    stop_.store(true);
+    state_.fetch_add(uint64_t{1} << (2 * kBits));
+    state_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+}
+
+void Pool::run(int tasks, Function function, const void* context) {
+    if (workers_.empty() || tasks <= 1 || alone_ > 0) {
+        if (alone_ > 0) alone_--;
+        for (int task = 0; task < tasks; task++) function(context, task);
+        return;
+    }
+    function_ = function;
+    context_ = context;
+    done_.store(0, std::memory_order_relaxed);
+    const uint64_t loop = (state_.load(std::memory_order_relaxed) >> (2 * kBits)) + 1;
+    uint64_t state = loop << (2 * kBits) | static_cast<uint64_t>(tasks) << kBits;
+    state_.store(state);
+    if (sleepers_.load() > 0) state_.notify_all();
+    while (work(state)) {
+    }
+    wait(tasks);
+}
+
+// Claim a task of the current loop and do it. The fields read here stay as they are until the task is done.
+bool Pool::work(uint64_t& seen) {
+    seen = state_.load(std::memory_order_acquire);
+    if ((seen & kMask) >= (seen >> kBits & kMask)) return false;
+    const uint64_t claim = state_.fetch_add(1, std::memory_order_acq_rel);
+    if ((claim & kMask) >= (claim >> kBits & kMask)) return false;
+    function_(context_, static_cast<int>(claim & kMask));
+    done_.fetch_add(1, std::memory_order_release);
+    return true;
+}
+
+void Pool::wait(int tasks) {
+    const auto all = [&] { return done_.load(std::memory_order_acquire) == tasks; };
+    if (spin(kHeldUp, all)) return;
+    alone_ = kAlone;
+    while (!all()) std::this_thread::yield();
+}
+
+void Pool::serve() {
+    uint64_t seen = 0;
+    while (!stop_.load(std::memory_order_relaxed)) {
+        while (work(seen)) {
+        }
+        const auto changed = [&] { return state_.load(std::memory_order_acquire) != seen; };
+        if (spin(kSpin, changed)) continue;
+        sleepers_.fetch_add(1);
+        state_.wait(seen);  // returns at once if it changed meanwhile
+        sleepers_.fetch_sub(1);
+    }
+}
+
+}  // namespace codegen25
