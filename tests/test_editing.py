@@ -20,10 +20,10 @@ SOURCE = Path(editing.__file__).read_text()
 
 TOKENIZERS = st.sampled_from([FAMILY, NANO])
 LIMITS = st.builds(Limits.of, st.integers(64, 400), st.integers(1, 40))
+CONTROL = ["<mask_1>", "<|endoftext|>"]
 SNIPPETS = st.sampled_from(
-    ["x", " ", "\n", "    ", "\n    ", "return ", "'re", "12", "é", "🙂", "\r\n", "\t", "))", "a" * 70]
-    + "<mask_1> <|endoftext|>".split()
-)  # fmt: skip
+    ["x", " ", "\n", "    ", "\n    ", "return ", "'re", "12", "é", "🙂", "\r\n", "\t", "))", "a" * 70, *CONTROL]
+)
 TEXTS = st.lists(st.one_of(SNIPPETS, st.text(max_size=8)), max_size=8).map("".join)
 
 

@@ -228,23 +228,23 @@ def _damaged(rng: random.Random, final: str, places: int) -> tuple[str, list[_Ta
     if not starts or places < 1:
         raise CodegenError("no session can be made: a file has no indented line of usual length, or places is below 1")
     taken: set[int] = set()
-    stretches: list[tuple[int, int, bool]] = []
+    stretches: list[tuple[int, int]] = []
     for start in rng.sample(starts, len(starts)):
-        length = rng.randrange(1, 5)
-        stretch = set(range(start - 1, start + length + 1))  # a line stays between two of them
-        if len(stretches) < places and start + length <= len(lines) and not stretch & taken:
-            taken |= stretch
-            stretches.append((start, start + length, rng.random() < 0.2))
+        end = start + rng.randrange(1, 5)
+        around = set(range(start - 1, end + 1))  # a line stays between two of them
+        if len(stretches) < places and end <= len(lines) and not around & taken:
+            taken |= around
+            stretches.append((start, end))
+    rows = [lines[0], *("\n" + line for line in lines[1:])]
     text, tasks, done = "", [], 0
-    for start, end, is_stray in sorted(stretches):
-        text += "\n".join(lines[done:start])
-        block = "\n" + "\n".join(lines[start:end])
-        if is_stray:
-            text += "".join(["\n", lines[rng.choice(starts)]])
-            stray = len(lines[0]) * 0 + len(text) - text.rfind("\n")
-            tasks.append(_Task(len(text), stray=stray))
-            text += block
+    for start, end in sorted(stretches):
+        text += "".join(rows[done:start])
+        if rng.random() < 0.2:
+            stray = rows[rng.choice(starts)]
+            text += stray
+            tasks.append(_Task(len(text), stray=len(stray)))
+            done = start
         else:
-            tasks.append(_Task(len(text), typed=block))
-        text, done = text + "\n", end
-    return text + "\n".join(lines[done:]), tasks
+            tasks.append(_Task(len(text), typed="".join(rows[start:end])))
+            done = end
+    return text + "".join(rows[done:]), tasks
