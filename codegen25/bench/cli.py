@@ -148,6 +148,7 @@ def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:
 def _options(rounds: int, threads: int | None, peers: str, cache: Path | None) -> Options:
     from codegen25.bench import machine
     from codegen25.bench.figures import Options
+    from codegen25.engine.machine import usable_cores
 
     names = [] if peers == "none" else [name.strip() for name in peers.split(",")]
     for name in names:
@@ -157,7 +158,7 @@ def _options(rounds: int, threads: int | None, peers: str, cache: Path | None) -
         say(line)
     return Options(
         cache=(cache or default_cache()).absolute(),
-        threads=machine.cores() if threads is None else threads,
+        threads=usable_cores() if threads is None else threads,
         rounds=rounds,
         peers=tuple(dict.fromkeys(names)),
         say=say if sys.stderr.isatty() else _quiet,

@@ -103,8 +103,13 @@ def _cell(values: Sequence[float], unit: str) -> str:
     """The median, and how far the rounds lie apart."""
     if not values:
         return "-"
-    middle = f"{statistics.median(values):.3g} {unit}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.3g}-{max(values):.3g})"
+    middle = f"{_number(statistics.median(values))} {unit}"
+    return middle if len(values) == 1 else f"{middle} ({_number(min(values))}-{_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def table(figures: Sequence[Figure]) -> str:

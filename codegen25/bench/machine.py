@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from codegen25 import __version__
+from codegen25.engine.machine import available_memory, usable_cores
 
 # What kernels for these models use, ours or others'.
 FLAGS = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
          "asimd", "asimddp", "i8mm", "bf16", "sve")  # fmt: skip
-QUIET = 0.5  # load average from which something else runs
+QUIET = 0.2  # cores in use from which something else runs
+MOMENT = 0.5  # seconds
 
 
 def describe() -> dict[str, Any]:
@@ -22,25 +25,14 @@ def describe() -> dict[str, Any]:
     flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     return {
         "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        "cores": cores(),
+        "cores": usable_cores(),
         "flags": [flag for flag in FLAGS if flag in flags],
-        "memory_gib": None if (total := memory("MemTotal")) is None else round(total / 2**30, 1),
+        "available_memory_gib": round(available_memory() / 2**30, 1),
         "kernel": f"{platform.system()} {platform.release()}",
         "huge_pages": _selected(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
     }
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory(field: str) -> int | None:
-    """Bytes of `MemTotal` or `MemAvailable`; None where the system has no /proc/meminfo."""
-    value = _fields(Path("/proc/meminfo")).get(field)
-    return None if value is None else int(value.split()[0]) * 1024
 
 
 def commit() -> str:
@@ -58,11 +50,32 @@ def commit() -> str:
 
 
 def disturbance() -> str | None:
-    """A line for a person when other work seems to run, which makes figures worthless."""
-    load = os.getloadavg()[0]
-    if load < QUIET:
+    """A line for a person when other work runs, which makes figures worthless; it looks for a moment."""
+    if os.getloadavg()[0] < QUIET:
         return None
-    return f"the load average is {load:.2f}, so something else may run; figures are sound on a quiet machine only"
+    before = _work()
+    time.sleep(MOMENT)
+    busy = (_work() - before) / MOMENT
+    if busy < QUIET:  # what the load average remembers is over
+        return None
+    return f"other programs use {busy:.1f} of the cores; figures are sound on a quiet machine only"
+
+
+def _work() -> float:
+    """Seconds of processor time spent so far on this machine; where it does not tell, as if all of it were."""
+    fields = _line(Path("/proc/stat")).split()
+    if fields[:1] != ["cpu"]:
+        return time.monotonic()
+    user, nice, system, _, _, interrupt, soft_interrupt = map(int, fields[1:8])
+    return (user + nice + system + interrupt + soft_interrupt) / os.sysconf("SC_CLK_TCK")
+
+
+def _line(path: Path) -> str:
+    """The first line of a file, '' where there is none."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").partition("\n")[0]
+    except OSError:
+        return ""
 
 
 def _fields(path: Path) -> dict[str, str]:
@@ -80,8 +93,4 @@ def _fields(path: Path) -> dict[str, str]:
 
 def _selected(path: Path) -> str | None:
     """The word in brackets of a file such as `always [madvise] never`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return text.partition("[")[2].partition("]")[0] or None
+    return _line(path).partition("[")[2].partition("]")[0] or None

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen25.bench import machine
 from codegen25.bench.figures import Options
 from codegen25.bench.peer import GIB, check_disk
 from codegen25.config import SHAPES, ModelConfig
+from codegen25.engine.machine import available_memory
 from codegen25.errors import CodegenError, UsageError
 from codegen25.model import gguf_write
 from codegen25.model.gguf_write import BLOCK, KINDS, GGUFTensor
@@ -102,8 +102,8 @@ def _random(kind: str, shape: tuple[int, ...], deviation: float, seed: int) -> C
 
 def _check_memory(shape: str, size: int) -> None:
     """Two engines hold the weights at once, each in an order of its own."""
-    needed, free = 2 * size + 2 * GIB, machine.memory("MemAvailable")
-    if free is not None and free < needed:
+    needed, free = 2 * size + 2 * GIB, available_memory()
+    if free < needed:
         raise CodegenError(
             f"--shape {shape}: needs {needed / GIB:.1f} GiB of memory for two engines side by side, "
             f"{free / GIB:.1f} are free; take a smaller shape"
