@@ -74,9 +74,14 @@ def _flags(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
 
 
 _model = click.option(
-    "--model", default="nano", help="A model folder, a hub id in the local cache, or a built-in name."
+    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
 )
-_device = click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps).")
+# The names are those of the arguments of `load`.
+_loading = _flags(
+    click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps)."),
+    click.option("--threads", type=int, show_default="all", help="Cores to use on a CPU."),
+    click.option("--bits", type=click.Choice([4, 8]), show_default="8", help="On a CPU: of weights not yet quantized."),
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 _text = _flags(
     click.argument("text", required=False),
@@ -131,10 +136,10 @@ def cli(context: click.Context) -> None:
 @_generation
 @click.option("--n", type=click.IntRange(min=1), default=1, help="How many completions.")
 @_json
-@_device
+@_loading
 def complete(
     text: str | None, file: Path | None, model: str, n: int, max_tokens: int, stop: tuple[str, ...], logprobs: bool,
-    as_json: bool, device: str, **sampling: Any,
+    as_json: bool, device: str, threads: int | None, bits: int | None, **sampling: Any,
 ) -> None:  # fmt: skip
     """Continue TEXT, a file, or standard input (-).
 
@@ -157,7 +162,7 @@ def complete(
     _check_stop(stop)
     if n > 1 and chosen.temperature == 0:
         say(f"--temperature 0 is greedy, all {n} completions will be the same")
-    loaded = load(model, device=device)
+    loaded = load(model, device=device, threads=threads, bits=bits)
     answers = Answers([f"completion {number}" for number in range(1, n + 1)], loaded.tokenizer, logprobs)
     on_text = answers.stream if n == 1 and not (as_json or logprobs) else None
     completions = loaded.samples(prompt, n, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text)
@@ -206,10 +211,11 @@ def _check_stop(stop: tuple[str, ...]) -> None:
 @_model
 @_generation
 @_json
-@_device
+@_loading
 def infill(
     file: Path, at: tuple[str, ...], anchor: str | None, plain: bool, apply: bool, model: str, max_tokens: int,
-    stop: tuple[str, ...], logprobs: bool, as_json: bool, device: str, **sampling: Any,
+    stop: tuple[str, ...], logprobs: bool, as_json: bool, device: str, threads: int | None, bits: int | None,
+    **sampling: Any,
 ) -> None:  # fmt: skip
     """Write what is missing in FILE at a cursor, or at several.
 
@@ -237,7 +243,7 @@ def infill(
     offsets = _offsets(source, at)
     if apply:
         check_replaceable(file)
-    loaded = load(model, device=device)
+    loaded = load(model, device=device, threads=threads, bits=bits)
     cursors = [source.cursor(offset) for offset in offsets]
     answers = Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
     on_text = None if as_json or logprobs else answers.stream
@@ -306,8 +312,10 @@ def _apply(file: Path, source: Source, offsets: Sequence[int], completions: Sequ
 @_text
 @_model
 @_json
-@_device
-def score(text: str | None, file: Path | None, model: str, as_json: bool, device: str) -> None:
+@_loading
+def score(
+    text: str | None, file: Path | None, model: str, as_json: bool, device: str, threads: int | None, bits: int | None
+) -> None:
     """How likely the model finds TEXT, a file, or standard input (-).
 
     The natural log-probability of every token, their total in nats, and bits per byte of UTF-8. The text is taken as it
@@ -323,7 +331,7 @@ def score(text: str | None, file: Path | None, model: str, as_json: bool, device
     exact = _source(text, file).raw
     if not exact:
         raise UsageError("nothing to score, the text is empty; give it as TEXT, in a --file, or as - on stdin")
-    loaded = load(model, device=device)
+    loaded = load(model, device=device, threads=threads, bits=bits)
     result = loaded.score(exact)
     if as_json:
         tokens = {"tokens": list(result.tokens), "logprobs": list(result.logprobs)}

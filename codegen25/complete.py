@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -71,26 +72,45 @@ def load(
     *,
     device: str = "cpu",
     dtype: str | None = None,
+    threads: int | None = None,
+    bits: int | None = None,
     notice: Callable[[str], None] = say,
 ) -> Model:
-    """A model by folder, hub id in the local cache, or built-in name. `dtype`: float32 on a CPU, else bfloat16.
+    """A model by folder, GGUF file, hub id in the local cache, or built-in name.
 
-    Raises `CodegenError` when there is none, when its files are damaged, or when PyTorch is not installed.
+    On "cpu" it runs in the native engine, on `threads` cores (by default all); weights that are not quantized are
+    rounded to `bits` (8 by default, or 4). On another device, or in a `dtype` (float32, bfloat16, float16), it runs in
+    PyTorch. Raises `CodegenError` when there is no such model, when its files are damaged, or when PyTorch is missing.
     """
+    from codegen25.engine.cpu import build, open_source
+    from codegen25.model.folder import check_vocab, resolve
+
+    path = resolve(name)
+    if device != "cpu" or dtype is not None:
+        if threads is not None or bits is not None:
+            raise UsageError("threads and bits are settings of the native engine; leave them, or device and dtype, out")
+        return _load_torch(path, device, dtype or "bfloat16", notice)
+    source = open_source(path, notice)
+    tokenizer = source.tokenizer()
+    check_vocab(source.config, tokenizer, path)
+    return Model(build(source, threads=threads, bits=bits, window=MAX_WINDOW, notice=notice), tokenizer)
+
+
+def _load_torch(path: Path, device: str, dtype: str, notice: Callable[[str], None]) -> Model:
+    from codegen25.model.folder import check_vocab, is_gguf
+
+    if is_gguf(path):
+        raise UsageError(f"{path}: GGUF files run on the CPU alone; leave device and dtype out")
     try:
         from codegen25.engine.torch import TorchBackend
         from codegen25.model.checkpoint import load_llama
-        from codegen25.model.folder import check_vocab, resolve
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise CodegenError("running a model needs PyTorch; `pip install 'codegen25[torch]'`") from error
-    folder = resolve(name)
-    tokenizer = from_folder(folder)
-    model = load_llama(
-        folder, dtype=dtype or ("float32" if device == "cpu" else "bfloat16"), device=device, notice=notice
-    )
-    check_vocab(model.config, tokenizer, folder)
+        raise CodegenError(f"device {device} in {dtype} needs PyTorch; pip install 'codegen25[torch]'") from error
+    tokenizer = from_folder(path)
+    model = load_llama(path, dtype=dtype, device=device, notice=notice)
+    check_vocab(model.config, tokenizer, path)
     return Model(TorchBackend(model), tokenizer)
 
 

@@ -198,7 +198,10 @@ def _made(
     try:
         if isinstance(weight, Plain):
             return _rounded(native, key, weight, packing, threads)
-        matrix: Matrix = native.Matrix.packed(weight.q, weight.scale, weight.packing.bits, weight.packing.group_size)
+        group, scale = weight.packing.group_size, weight.scale
+        if group > GROUP:
+            group, scale = GROUP, np.repeat(scale, group // GROUP, axis=1)
+        matrix: Matrix = native.Matrix.packed(weight.q, scale, weight.packing.bits, group)
         return matrix
     except ValueError as error:
         raise CodegenError(f"{key}: {' '.join(str(error).split())}; {AGAIN}") from error
