@@ -15,15 +15,16 @@ Matrix::Matrix(int rows, int columns, int bits, int group) : rows_(rows), column
     weights_.sub = kGroup / group;
     weights_.tiles = (rows + kLanes - 1) / kLanes;
     weights_.groups = (columns + kGroup - 1) / kGroup;
-    bytes_ = Memory(weights_.tiles * weights_.tile_bytes());
-    scales_ = Memory(weights_.tiles * weights_.tile_scales() * sizeof(uint16_t));
-    weights_.bytes = bytes_.as<uint8_t>();
-    weights_.scales = scales_.as<uint16_t>();
+    static Arena arena;
+    bytes_ = arena.take(weights_.tiles * weights_.tile_bytes());
+    scales_ = arena.take(weights_.tiles * weights_.tile_scales() * sizeof(uint16_t));
+    weights_.bytes = bytes_.get();
+    weights_.scales = reinterpret_cast<const uint16_t*>(scales_.get());
 }
 
 void Matrix::put(int n, const uint8_t* integers, const uint8_t* scales) {
     const int lane = n % kLanes, group = kGroup / weights_.sub;
-    uint8_t* tile = bytes_.as<uint8_t>() + n / kLanes * weights_.tile_bytes() + 4 * lane;
+    uint8_t* tile = bytes_.get() + n / kLanes * weights_.tile_bytes() + 4 * lane;
     const int words = columns_ * weights_.bits / 32;
     const uint32_t flip = weights_.bits == 8 ? 0x80808080u : 0;  // signed to shifted; 4 bits are shifted in the file
     for (int i = 0; i < words; i++) {
@@ -32,7 +33,7 @@ void Matrix::put(int n, const uint8_t* integers, const uint8_t* scales) {
         word ^= flip;
         std::memcpy(tile + static_cast<size_t>(i) * 4 * kLanes, &word, 4);
     }
-    uint16_t* to = scales_.as<uint16_t>() + n / kLanes * weights_.tile_scales() + lane;
+    uint16_t* to = reinterpret_cast<uint16_t*>(scales_.get()) + n / kLanes * weights_.tile_scales() + lane;
     for (int g = 0; g < columns_ / group; g++) {
         uint16_t scale;
         std::memcpy(&scale, scales + 2 * g, 2);

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <span>
 
 #include "kernels.h"
 #include "memory.h"
@@ -29,7 +27,7 @@ public:
     int columns() const { return columns_; }
     int bits() const { return weights_.bits; }
     int group() const { return kGroup / weights_.sub; }
-    size_t nbytes() const { return bytes_.size() + scales_.size(); }
+    size_t nbytes() const { return weights_.tiles * (weights_.tile_bytes() + weights_.tile_scales() * 2); }
     const Weights& weights() const { return weights_; }
 
     // Row n as floats [columns].
@@ -41,8 +39,8 @@ private:
     void put(int n, const uint8_t* integers, const uint8_t* scales);
 
     int rows_, columns_;
-    Memory bytes_, scales_;
     Weights weights_;
+    Arena::Piece bytes_, scales_;
 };
 
 }  // namespace codegen25

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <utility>
 
@@ -47,6 +49,32 @@ private:
     static constexpr size_t kHuge = size_t{2} << 20;
     unsigned char* data_ = nullptr;
     size_t size_ = 0;
+};
+
+// Pieces of memory that are made together lie together: a huge page for each small matrix would be mostly air.
+// A slab goes back to the system with the last of its pieces.
+class Arena {
+public:
+    using Piece = std::shared_ptr<unsigned char>;
+
+    // Zeroed, at the start of a cache line. Throws std::bad_alloc.
+    Piece take(size_t bytes) {
+        const std::lock_guard lock(mutex_);
+        bytes = (bytes + kLine - 1) / kLine * kLine;
+        if (!slab_ || slab_->size() - used_ < bytes) {
+            slab_ = std::make_shared<Memory>(bytes > kSlab ? bytes : kSlab);
+            used_ = 0;
+        }
+        Piece piece(slab_, slab_->as<unsigned char>() + used_);
+        used_ += bytes;
+        return piece;
+    }
+
+private:
+    static constexpr size_t kSlab = size_t{32} << 20, kLine = 64;
+    std::mutex mutex_;
+    std::shared_ptr<Memory> slab_;
+    size_t used_ = 0;
 };
 
 }  // namespace codegen25
