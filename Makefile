@@ -1,4 +1,5 @@
-# Every command here is what people and CI run alike. `make try` and `make test` need Python >= 3.11, pip and make.
+# Every command here is what people and CI run alike. `make try` and `make test` need Python >= 3.11, pip, make and
+# a C++ compiler.
 
 PYTHON ?= python3
 # pip's arguments for PyTorch. A pinned release; set TORCH to get a build for your GPU, or a smaller one for a CPU.
@@ -10,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CODEGEN25 := $(BIN)/codegen25
+# What the native engine is built from; when it changes, it is built again.
+NATIVE := CMakeLists.txt $(wildcard codegen25/native/*)
 
 .PHONY: try test test-all check lint format venv nano clean
 
@@ -52,16 +55,16 @@ venv: $(VENV)/.dev
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+$(VENV)/.run: pyproject.toml $(NATIVE) | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
 # PyTorch first: without the pin, the extra would draw in whatever build is newest.
 $(VENV)/.torch: | $(BIN)/python
 	$(PIP) $(TORCH)
 	@touch $@
 
-$(VENV)/.run: pyproject.toml $(VENV)/.torch
-	$(PIP) --editable '.[torch]'
-	@touch $@
-
-$(VENV)/.dev: pyproject.toml $(VENV)/.torch
+$(VENV)/.dev: pyproject.toml $(NATIVE) $(VENV)/.torch
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.run
 
@@ -126,5 +129,5 @@ $(NANO)/gate.json: $(NANO)/quantized
 
 ## clean: remove the environment and what tools left behind; $(NANO) stays
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist codegen25/_native*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
