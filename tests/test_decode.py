@@ -46,6 +46,7 @@ class Replay:
         self.calls: list[list[Row]] = []
 
     config = ModelConfig(SIZE, 8, 8, 1, 1, 1, 8, 64)
+    cache_bytes = 0
 
     def new(self) -> int:
         self.made += 1

@@ -25,6 +25,11 @@ class Backend(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the caches of all sequences take now; what sequences share is counted once."""
+        ...
+
     def new(self) -> int:
         """An empty sequence."""
         ...
@@ -32,7 +37,8 @@ class Backend(Protocol):
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         """Append tokens to sequences. One array per row: logits fp32 [n, V] of all its tokens, or [1, V] of the last.
 
-        A sequence may stand in one row only. Raises `ValueError` for an empty row or an unknown sequence.
+        A sequence may stand in one row only. Raises `ValueError` for an empty row or an unknown sequence, and
+        `MemoryError` when the caches cannot grow; what the sequences held before, they still hold then.
         """
         ...
 

@@ -65,33 +65,80 @@ def penalize(logits: Row, seen: Collection[int], penalty: float) -> Row:
     return out
 
 
+def logprob(logits: Row, token: int) -> float:
+    """`log_softmax(logits)[token]`, without the row of it."""
+    highest = logits.max()
+    shifted = logits - highest
+    np.exp(shifted, out=shifted)
+    return float((logits[token] - highest) - np.log(shifted.sum(dtype=np.float64)).astype(np.float32))
+
+
 def probabilities(logits: Row, sampling: Sampling) -> NDArray[np.float64]:
     """The distribution that is sampled from: temperature, then top-k, top-p, min-p. fp64 [V], sums to 1.
 
     Each filter looks at what the one before it left. Ties at top-k's border are decided for the lower id.
     """
+    out = np.zeros(len(logits))
+    ids, p = _candidates(logits, sampling)
+    out[ids] = p
+    return out
+
+
+def _candidates(logits: Row, sampling: Sampling) -> tuple[NDArray[np.int64] | slice, NDArray[np.float64]]:
+    """(the ids that the filters leave, ascending, or all of them, their probabilities). Sorts no more than it must."""
     assert sampling.temperature > 0, "greedy choice has no distribution"
-    shifted = logits.astype(np.float64) - logits.max()
+    p = logits.astype(np.float64)
+    p -= p.max()
     with np.errstate(over="ignore"):  # to -inf, at temperatures that are as good as 0
-        p = np.exp(shifted / sampling.temperature)
-    p /= p.sum()
-    order = np.argsort(-p, kind="stable")
-    keep = len(p) if sampling.top_k == 0 else min(sampling.top_k, len(p))
-    order = order[:keep]
+        p /= sampling.temperature
+    np.exp(p, out=p)
+    ids: NDArray[np.int64] | slice = slice(None)
+    if 0 < sampling.top_k < len(p):
+        ids = np.sort(_largest(p, sampling.top_k))
+        p = p[ids]
     if sampling.top_p < 1:
-        mass = np.cumsum(p[order]) / p[order].sum()
-        # the token that crosses the border stays in
-        order = order[: int(np.searchsorted(mass, sampling.top_p)) + 1]
-    order = order[p[order] >= sampling.min_p * p[order[0]]]
-    out = np.zeros_like(p)
-    out[order] = p[order]
-    normalised: NDArray[np.float64] = out / out.sum()
-    return normalised
+        kept = np.sort(_nucleus(p, sampling.top_p))
+        ids = kept if isinstance(ids, slice) else ids[kept]
+        p = p[kept]
+    if sampling.min_p > 0:
+        kept = np.flatnonzero(p >= sampling.min_p * p.max())
+        ids = kept if isinstance(ids, slice) else ids[kept]
+        p = p[kept]
+    return ids, p / p.sum()
 
 
-def choose(logits: Row, sampling: Sampling, rng: np.random.Generator) -> int:
-    """The next token's id. Greedy takes the lowest id of equal logits."""
+def _largest(p: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """Where the k largest of p stand, the largest first; of equal ones the first."""
+    border = np.partition(p, len(p) - k)[len(p) - k]
+    ids = np.flatnonzero(p >= border)
+    return ids[np.argsort(-p[ids], kind="stable")[:k]]
+
+
+def _nucleus(p: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
+    """Where the largest of p stand that together are `top_p` of all; the one that crosses the border is in."""
+    total, k = p.sum(), 256
+    while True:
+        ids = _largest(p, min(k, len(p)))
+        mass = np.cumsum(p[ids]) / total
+        if mass[-1] >= top_p or len(ids) == len(p):
+            return ids[: int(np.searchsorted(mass, top_p)) + 1]
+        k *= 16
+
+
+def choose(
+    logits: Row, sampling: Sampling, rng: np.random.Generator, vocabulary: NDArray[np.bool_] | None = None
+) -> int:
+    """The next token's id, one of `vocabulary` (bool [V]). Greedy takes the lowest id of equal logits.
+
+    Sampling uses exactly one number of `rng`, greedy none.
+    """
     if sampling.temperature == 0:
-        return int(logits.argmax())
-    p = probabilities(logits, sampling)
-    return int(min(np.searchsorted(np.cumsum(p), rng.random(), side="right"), np.flatnonzero(p)[-1]))
+        token = int(logits.argmax())
+        if vocabulary is None or vocabulary[token]:
+            return token
+        return int(np.where(vocabulary, logits, np.float32(-np.inf)).argmax())
+    if vocabulary is not None:
+        logits = np.where(vocabulary, logits, np.float32(-np.inf))
+    ids, p = _candidates(logits, sampling)
+    at = int(min(np.searchsorted(np.cumsum(p), rng.random(), side="right"), np.flatnonzero(p)[-1]))
+    return at if isinstance(ids, slice) else int(ids[at])

@@ -40,6 +40,10 @@ class _Cache:
         new[:, :, : self.length] = old[:, :, : self.length]
         return new
 
+    @property
+    def nbytes(self) -> int:
+        return self.k_LGSK.nbytes + self.v_LGSK.nbytes
+
     def copy(self) -> _Cache:
         other = _Cache.__new__(_Cache)
         other.length = self.length
@@ -82,6 +86,10 @@ class TorchBackend:
     @property
     def config(self) -> ModelConfig:
         return self.model.config
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(cache.nbytes for cache in self._caches.values())
 
     def _add(self, cache: _Cache) -> int:
         self._next += 1

@@ -1,0 +1,174 @@
+"""One request and its answer: which token comes next, what text is certain now, and when it ends.
+
+A piece of text is certain when no half UTF-8 character and no possible beginning of a stop string is left in it. An
+answer that ends inside a character ends in front of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen25.engine import healing, sampling
+from codegen25.engine.sampling import GREEDY, Sampling
+from codegen25.errors import CodegenError
+from codegen25.tokenizer import Tokenizer
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """`prompt` ids (not empty), then bytes that the answer begins with but that are no part of it (see `healing`).
+
+    The answer ends in front of an id of `stop_ids` or a string of `stop`. Ids outside `vocabulary` (bool [V]) never
+    come. `max_tokens` counts what the model adds: the tokens that spell `required` are free.
+
+    After `deadline` (seconds of `time.monotonic`) a newline is a stop string: the answer ends in front of the first
+    one that comes, with "stop". llama.cpp's `t_max_predict_ms` too lets a line come to its end before it stops; it
+    hands out the newline as well and counts from the first token, where this counts from whenever the caller says.
+
+    `related` are texts that the answer may repeat, such as the files open beside this one: drafts are looked up in
+    them, and they never change what the answer is.
+    """
+
+    prompt: Sequence[int]
+    vocabulary: NDArray[np.bool_]
+    stop_ids: frozenset[int]
+    required: bytes = b""
+    max_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = GREEDY
+    index: int = 0  # of samples from one prompt: each has its own random numbers
+    deadline: float | None = None
+    related: tuple[Sequence[int], ...] = ()
+
+
+@dataclass
+class Counts:
+    """Tokens: of prompts, of those the ones that a cache had, all that ran through the model, drafted, accepted."""
+
+    prompt: int = 0
+    reused: int = 0
+    computed: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    def add(self, other: Counts) -> None:
+        self.prompt += other.prompt
+        self.reused += other.reused
+        self.computed += other.computed
+        self.drafted += other.drafted
+        self.accepted += other.accepted
+
+
+class OutOfMemory(CodegenError, MemoryError):
+    """There is no memory for the key/value cache of a request, even with nothing else cached."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """News of one request: its number, text that is certain now, the token behind it, and whether that was the end.
+
+    `counts` comes with the last piece of a request that ran. So does `error`, for one that had to be given up.
+    """
+
+    request: int
+    text: str
+    token: int | None
+    logprob: float
+    finish: Finish | None = None
+    stop_id: int | None = None
+    error: OutOfMemory | None = None
+    counts: Counts | None = field(default=None, compare=False)
+
+
+class Answer:
+    """The state of one request while it is answered. `take` is called once per token."""
+
+    def __init__(
+        self, number: int, request: Request, tokenizer: Tokenizer, allowed: Callable[[bytes], NDArray[np.int64]]
+    ) -> None:
+        self.number, self.request = number, request
+        self.required = request.required
+        self.finish: Finish | None = None
+        self.counts = Counts(prompt=len(request.prompt))
+        self._tokenizer, self._allowed = tokenizer, allowed
+        self._added = 0
+        self._held = ""
+        self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._rng = np.random.default_rng([request.sampling.seed, request.index])
+        self._seen: set[int] = set()
+        if request.sampling.repetition_penalty != 1.0:
+            # What ends an answer is no repetition, though every prompt with holes has it.
+            self._seen = set(request.prompt) - request.stop_ids
+
+    @property
+    def left(self) -> int:
+        """How many more tokens the model may add."""
+        return self.request.max_tokens - self._added
+
+    def take(self, logits: sampling.Row, now: float) -> tuple[int, Piece]:
+        """Choose the next token from logits, fp32 [V], at the time `now`; sets `finish` when it is the last.
+
+        One random number is used per token, whether or not drafts were: see `scheduler`.
+        """
+        request = self.request
+        token = self._choose(logits)
+        if token in request.stop_ids:
+            self.finish = "stop"
+            return token, Piece(self.number, self._held, None, 0.0, "stop", token, counts=self.counts)
+        if request.sampling.repetition_penalty != 1.0:
+            self._seen.add(token)
+        late = request.deadline is not None and now >= request.deadline
+        return token, self._accept(token, sampling.logprob(logits, token), late)
+
+    def _choose(self, logits: sampling.Row) -> int:
+        choice = self.request.sampling
+        logits = sampling.penalize(logits, self._seen, choice.repetition_penalty)
+        if self.required:
+            ids = self._allowed(self.required)
+            return int(ids[sampling.choose(logits[ids], choice, self._rng)])
+        return sampling.choose(logits, choice, self._rng, self.request.vocabulary)
+
+    def _accept(self, token: int, logprob: float, late: bool) -> Piece:
+        """Put a token's bytes behind the answer, less those that only repeat the prompt."""
+        spelled = self._tokenizer.token_bytes(token)
+        fresh = spelled[len(self.required) :] if self.required else spelled
+        is_new = bool(fresh) or not self.required
+        self.required = healing.remaining(self.required, spelled) if self.required else b""
+        self._added += is_new
+        self._held += self._text.decode(fresh)
+        text, stopped = _certain(self._held, (*self.request.stop, "\n") if late else self.request.stop)
+        self._held = self._held[len(text) :]
+        if stopped:
+            self.finish = "stop"
+        elif self.left <= 0:
+            self.finish = "length"
+            text += self._held
+        counts = self.counts if self.finish else None
+        return Piece(
+            self.number, text, token if is_new else None, logprob if is_new else 0.0, self.finish, counts=counts
+        )
+
+    def cut(self, piece: Piece) -> Piece:
+        """`piece` as the last one, because there is no room for another token; it has not ended the answer."""
+        self.finish = "length"
+        return Piece(piece.request, piece.text + self._held, piece.token, piece.logprob, "length", counts=self.counts)
+
+
+def _certain(held: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """(the part of `held` that can be given out, whether a stop string was met): up to the stop string that is whole
+    first, or up to where one may have begun. So the borders of tokens make no difference."""
+    met = [(at + len(s), at) for at, s in ((held.find(s), s) for s in stop) if at >= 0]
+    if met:
+        return held[: min(met)[1]], True
+    for start in range(max(0, len(held) - max(map(len, stop), default=0)), len(held)):
+        if any(s.startswith(held[start:]) for s in stop):
+            return held[:start], False
+    return held, False

@@ -1,0 +1,87 @@
+"""How long drafts should be: from what was accepted lately, and from what a step of so many tokens costs here.
+
+A draft of k tokens, each right with probability a when all before it were, gives (1 - a^(k+1)) / (1 - a) tokens in one
+step (Leviathan et al., 2023, equation 1). What k more tokens cost depends on machine, model and company in the batch,
+so it is measured while running.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Where drafts do not pay, one is tried again after this many steps; the model or the text may have changed.
+PROBE_EVERY = 32
+PROBE_LENGTH = 2
+
+
+class StepCost:
+    """Seconds of a forward pass by its number of tokens, a moving average learned at run time.
+
+    Up to eight tokens have an average each, beyond that the numbers share one per quarter of an octave. Between known
+    numbers it is interpolated; beyond them the nearest counts, so that what is unknown looks cheap and is tried.
+    """
+
+    _WEIGHT = 0.2  # of the newest measurement
+    _OUTLIER = 2.0  # times the average: more says something about the machine's other work
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+        self._known: tuple[list[int], list[float]] = ([1], [1.0])
+
+    @staticmethod
+    def _bucket(tokens: int) -> int:
+        step = max(1, 1 << max(0, tokens.bit_length() - 3))
+        return tokens // step * step
+
+    def record(self, tokens: int, seconds: float) -> None:
+        bucket = self._bucket(tokens)
+        average = self._seconds.get(bucket, seconds)
+        self._seconds[bucket] = average + self._WEIGHT * (min(seconds, self._OUTLIER * average) - average)
+        order = sorted(self._seconds)
+        self._known = order, [self._seconds[known] for known in order]
+
+    def seconds(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        out: NDArray[np.float64] = np.interp(tokens, *self._known)
+        return out
+
+
+class Acceptance:
+    """The probability that a drafted token is right: its share lately, older steps fading, and a guess to begin with.
+
+    `steps` counts those in which a draft could have been made and was not.
+    """
+
+    _FADE = 0.9
+    _GUESS_WEIGHT = 4.0  # tokens that the first guess is worth
+
+    def __init__(self, guess: float) -> None:
+        self.guess = guess
+        self.idle = 0
+        self._right = 0.0
+        self._tried = 0.0
+
+    @property
+    def rate(self) -> float:
+        return (self._right + self.guess * self._GUESS_WEIGHT) / (self._tried + self._GUESS_WEIGHT)
+
+    def record(self, drafted: int, accepted: int) -> None:
+        """The tokens behind the first wrong one were not tried."""
+        self.idle = 0
+        self._right = self._FADE * self._right + accepted
+        self._tried = self._FADE * self._tried + min(drafted, accepted + 1)
+
+
+def expected_tokens(rate: float, drafted: int) -> float:
+    """Tokens that a step gives with so many drafted ones, the model's own one included."""
+    rate = min(rate, 0.999)
+    return (1 - rate ** (drafted + 1)) / (1 - rate)
+
+
+def draft_length(rate: float, limit: int, tokens: int, others: float, cost: StepCost) -> int:
+    """The length up to `limit` with the most expected tokens per second of the whole step.
+
+    `tokens` run in the step without this draft, and `others` are expected from the other requests in it.
+    """
+    expected = np.array([others + expected_tokens(rate, drafted) for drafted in range(limit + 1)])
+    return int((expected / cost.seconds(tokens + np.arange(limit + 1))).argmax())
