@@ -141,6 +141,41 @@ def verify(shape: str, bits: tuple[str, ...], context: int, tokens: int, as_json
     )
 
 
+@bench.command()
+@click.option("--files", type=FOLDER, show_default="the standard library", help="A folder of Python files to infill.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other files and places.")
+@_shared(rounds=5)
+def infill(files: Path | None, seed: int, as_json: bool, **shared: Any) -> None:
+    """Infilling of lines cut from real files, with speculation and without.
+
+    \b
+    Example:
+      codegen25 bench infill --files src
+    """
+    from codegen25.bench import infill as benchmark
+
+    options = _options(**shared)
+    _show(as_json, options, benchmark.run(options, folder=files, seed=seed))
+
+
+@bench.command()
+@click.option("--session", type=FOLDER, show_default="made anew", help="A recorded session (JSON lines) to replay.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other files and keys.")
+@click.option("--files", type=click.IntRange(min=1), default=3, help="Of the standard library, to be typed in.")
+@_shared(rounds=3)
+def typing(session: Path | None, seed: int, files: int, as_json: bool, **shared: Any) -> None:
+    """Time from a key to a suggestion while somebody types, against llama.cpp's server.
+
+    \b
+    Example:
+      codegen25 bench typing --rounds 1
+    """
+    from codegen25.bench import typing as benchmark
+
+    options = _options(**shared)
+    _show(as_json, options, benchmark.run(options, session=session, files=files, seed=seed))
+
+
 def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:
     return [(s, int(b)) for s in (SHAPES if shape == "all" else (shape,)) for b in dict.fromkeys(bits)]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from typing import Any, TextIO
 
 import xllamacpp
@@ -51,10 +50,10 @@ class LlamaCpp:
         self.server = xllamacpp.Server(params)
         return {"version": xllamacpp.__version__, "system": xllamacpp.get_system_info().strip(" |")}
 
-    def _run(self, prompt: list[int], n: int, cached: bool, **more: Any) -> dict[str, Any]:
+    def _run(self, prompt: list[int], n: int, cached: bool) -> dict[str, Any]:
         ask = {
             "prompt": prompt, "n_predict": n, "cache_prompt": cached, "temperature": 0.0, "samplers": ["temperature"],
-            "ignore_eos": True, "return_tokens": True, "timings_per_token": False, **more,
+            "ignore_eos": True,
         }  # fmt: skip
         answer: dict[str, Any] = self.server.handle_completions(ask)
         if "error" in answer:
@@ -63,7 +62,7 @@ class LlamaCpp:
 
     def decode(self, context: list[int], n: int) -> dict[str, Any]:
         """Seconds of `n` single-token steps, greedy, behind `context`."""
-        timings = self._run(context, n + 1, cached=False)["timings"]
+        timings = self._run(context, n + 1, cached=True)["timings"]
         assert timings["predicted_n"] == n + 1, timings  # the first token is the prompt's: its time is not in it
         return {"seconds": timings["predicted_ms"] / 1000, "tokens": n}
 
@@ -79,19 +78,6 @@ class LlamaCpp:
         timings = self._run(context + tokens, 1, cached=True)["timings"]
         assert timings["prompt_n"] == len(tokens), timings
         return {"seconds": timings["prompt_ms"] / 1000, "tokens": len(tokens)}
-
-    def complete(self, prompt: list[int], n: int, stop: list[str] | None = None) -> dict[str, Any]:
-        """Continue `prompt`, greedy, with what is in the cache already. `seconds` is all of it, as a client sees it."""
-        start = time.perf_counter()
-        answer = self._run(prompt, n, cached=True, stop=stop or [], ignore_eos=False)
-        seconds = time.perf_counter() - start
-        choice = answer["choices"][0]
-        return {
-            "seconds": seconds,
-            "text": choice["text"],
-            "tokens": answer.get("tokens", []),
-            "timings": answer["timings"],
-        }
 
 
 def main() -> None:
