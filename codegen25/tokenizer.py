@@ -232,7 +232,8 @@ def _byte_characters() -> list[str]:
 
 
 _CHARACTERS = _byte_characters()
-_BYTES = {character: byte for byte, character in enumerate(_CHARACTERS)}
+# Characters that stand for no byte become one that Latin-1 has not.
+_TO_LATIN_1 = dict.fromkeys(range(256), 0xFFFF) | {ord(character): byte for byte, character in enumerate(_CHARACTERS)}
 
 
 def to_byte_characters(token: bytes) -> str:
@@ -242,7 +243,10 @@ def to_byte_characters(token: bytes) -> str:
 
 def from_byte_characters(token: str) -> bytes:
     """The inverse of `to_byte_characters`. Raises KeyError for a character that stands for no byte."""
-    return bytes([_BYTES[character] for character in token])
+    try:
+        return token.translate(_TO_LATIN_1).encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise KeyError(token[error.start]) from None
 
 
 def from_folder(path: Path) -> Tokenizer:
@@ -312,12 +316,11 @@ def _from_spec(text: str, spec: Mapping[str, Any]) -> Tokenizer:
     missing = [byte for byte in range(256) if bytes([byte]) not in ordered and byte not in NEVER_IN_UTF8]
     if missing:
         raise _Unsupported(f"it has no token for the byte 0x{missing[0]:02x}")
-    unreachable = {
-        from_byte_characters(token): id
-        for token, id in vocab.items()
-        if token not in control and from_byte_characters(token) not in ordered
-    }
     ids = list(ordered.values())
+    reachable = set(ids)
+    unreachable = {
+        from_byte_characters(token): id for token, id in vocab.items() if id not in reachable and token not in control
+    }
     merge_ids = [id for token, id in ordered.items() if len(token) > 1]
     if all(before < after for before, after in pairwise(merge_ids)):
         return Tokenizer(ordered, pattern=pattern, control=control, unreachable=unreachable, definition=text)
