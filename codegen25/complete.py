@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from codegen25.engine import healing
 from codegen25.engine.backend import Backend
 from codegen25.engine.decode import Finish, Request, decode
 from codegen25.engine.sampling import GREEDY, Sampling, log_softmax
+from codegen25.engine.scheduler import Scheduler
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.infill import Holes
 from codegen25.tokenizer import Tokenizer, from_folder
@@ -114,16 +115,58 @@ def _load_torch(path: Path, device: str, dtype: str, notice: Callable[[str], Non
     return Model(TorchBackend(model), tokenizer)
 
 
-class Model:
-    """A backend and its tokenizer. All methods raise `UsageError` for arguments out of range."""
+class Options(TypedDict, total=False):
+    """What the methods of `Model` take beside their texts.
 
-    def __init__(self, backend: Backend, tokenizer: Tokenizer, window: int | None = None) -> None:
+    `extra`: texts that the answer may repeat, such as other open files. They make it come sooner and never change it.
+    """
+
+    max_tokens: int  # 128
+    sampling: Sampling  # greedy
+    stop: Sequence[str]  # none; the answer ends in front of the first of these
+    extra: Sequence[str]
+    on_text: OnText | None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """`Options` with their defaults."""
+
+    max_tokens: int = 128
+    sampling: Sampling = GREEDY
+    stop: Sequence[str] = ()
+    extra: Sequence[str] = ()
+    on_text: OnText | None = None
+
+    def __post_init__(self) -> None:
+        for name, strings in (("stop", self.stop), ("extra", self.extra)):
+            if isinstance(strings, str):
+                raise UsageError(f"{name} is the string {strings!r}; pass a list of strings")
+        if "" in self.stop:
+            raise UsageError("a stop string is empty; it would stand everywhere")
+
+
+class Model:
+    """A backend and its tokenizer. All methods raise `UsageError` for arguments out of range.
+
+    Prompts and answers stay in the cache of `scheduler`, so that a text like the one before is answered sooner.
+    """
+
+    def __init__(
+        self, backend: Backend, tokenizer: Tokenizer, window: int | None = None, scheduler: Scheduler | None = None
+    ) -> None:
         self.backend, self.tokenizer = backend, tokenizer
+        self.scheduler = scheduler or Scheduler(backend, tokenizer)
+        self._encoded = lru_cache(maxsize=32)(lambda text: tuple(tokenizer.encode(text)))
         self.window = min(self.config.max_positions, MAX_WINDOW) if window is None else window
         if self.window < SMALLEST_WINDOW:
             raise CodegenError(
                 f"a window of {self.window} tokens is too small; use a model with {SMALLEST_WINDOW} or more"
             )
+
+    def forget(self) -> None:
+        """Give the memory back that is kept for texts like those before."""
+        self.scheduler.forget()
 
     @property
     def config(self) -> ModelConfig:
@@ -143,117 +186,73 @@ class Model:
         mask[list(infill.stops(self.tokenizer))] = True
         return mask
 
-    def complete(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int = 128,
-        sampling: Sampling = GREEDY,
-        stop: Sequence[str] = (),
-        on_text: OnText | None = None,
-    ) -> Completion:
+    def complete(self, prompt: str, **options: Unpack[Options]) -> Completion:
         """Continue a prompt. An empty one stands for the beginning of a document."""
-        return self.complete_batch([prompt], max_tokens=max_tokens, sampling=sampling, stop=stop, on_text=on_text)[0]
+        return self.complete_batch([prompt], **options)[0]
 
-    def samples(
-        self,
-        prompt: str,
-        n: int,
-        *,
-        max_tokens: int = 128,
-        sampling: Sampling = GREEDY,
-        stop: Sequence[str] = (),
-        on_text: OnText | None = None,
-    ) -> list[Completion]:
+    def samples(self, prompt: str, n: int, **options: Unpack[Options]) -> list[Completion]:
         """`n` continuations of one prompt, which is run once. Each has its own random numbers."""
         if n < 1:
             raise UsageError(f"n is {n}; ask for at least one completion")
-        return self.complete_batch([prompt] * n, max_tokens=max_tokens, sampling=sampling, stop=stop, on_text=on_text)
+        return self.complete_batch([prompt] * n, **options)
 
-    def complete_batch(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int = 128,
-        sampling: Sampling = GREEDY,
-        stop: Sequence[str] = (),
-        on_text: OnText | None = None,
-    ) -> list[Completion]:
+    def complete_batch(self, prompts: Sequence[str], **options: Unpack[Options]) -> list[Completion]:
         """Continue several prompts side by side, each as if alone. Equal prompts are samples of one."""
+        wanted = _Options(**options)
         requests, trimmed = [], []
         for index, prompt in _numbered(prompts):
             kept, required = healing.split(self.tokenizer, prompt)
-            budget = self._prompt_budget(max_tokens, len(required))
-            ids = infill.trim_left(self.tokenizer, kept, budget) or [self.tokenizer.eot]
-            trimmed.append(len(self.tokenizer.encode(kept)) > budget)
+            budget = self._prompt_budget(wanted.max_tokens, len(required))
+            whole = self.tokenizer.encode(kept)
+            ids = infill.trim_left(self.tokenizer, kept, budget, whole) or [self.tokenizer.eot]
+            trimmed.append(len(whole) > budget)
             requests.append(
                 Request(
-                    ids, self._text_vocabulary, frozenset({self.tokenizer.eot}), required, max_tokens, _strings(stop),
-                    sampling, index,
+                    ids, self._text_vocabulary, frozenset({self.tokenizer.eot}), required, wanted.max_tokens,
+                    tuple(wanted.stop), wanted.sampling, index, related=self._related(wanted),
                 )
             )  # fmt: skip
-        return self._run(requests, trimmed, on_text)
+        return self._run(requests, trimmed, wanted.on_text)
 
     def infill(
-        self,
-        prefix: str,
-        suffix: str,
-        *,
-        anchor: int | None = ANCHOR_LINES,
-        max_tokens: int = 128,
-        sampling: Sampling = GREEDY,
-        stop: Sequence[str] = (),
-        on_text: OnText | None = None,
+        self, prefix: str, suffix: str, *, anchor: int | None = ANCHOR_LINES, **options: Unpack[Options]
     ) -> Completion:
         """The text between `prefix` and `suffix`. `anchor` lines of the prefix begin the span; 0 is plain, None all."""
-        return self.infill_batch(
-            [(prefix, suffix)], anchor=anchor, max_tokens=max_tokens, sampling=sampling, stop=stop, on_text=on_text
-        )[0]
+        return self.infill_batch([(prefix, suffix)], anchor=anchor, **options)[0]
 
     def infill_batch(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        *,
-        anchor: int | None = ANCHOR_LINES,
-        max_tokens: int = 128,
-        sampling: Sampling = GREEDY,
-        stop: Sequence[str] = (),
-        on_text: OnText | None = None,
+        self, pairs: Sequence[tuple[str, str]], *, anchor: int | None = ANCHOR_LINES, **options: Unpack[Options]
     ) -> list[Completion]:
         """One hole each in several texts, side by side, each as if alone. Equal pairs are samples of one."""
+        wanted = _Options(**options)
         requests, trimmed = [], []
         for index, (prefix, suffix) in _numbered(pairs):
-            holes, required = self._holes([prefix, suffix], anchor, max_tokens)
+            holes, required = self._holes([prefix, suffix], anchor, wanted.max_tokens)
             ids = infill.prompt(self.tokenizer, holes)
-            requests.append(self._span_request(ids, required[0], max_tokens, sampling, stop, index))
+            requests.append(self._hole_request(ids, required[0], wanted, index))
             trimmed.append(holes.trimmed)
-        return self._run(requests, trimmed, on_text)
+        return self._run(requests, trimmed, wanted.on_text)
 
     def infill_holes(
-        self,
-        parts: Sequence[str],
-        *,
-        anchor: int | None = ANCHOR_LINES,
-        max_tokens: int = 128,
-        sampling: Sampling = GREEDY,
-        stop: Sequence[str] = (),
-        on_text: OnText | None = None,
+        self, parts: Sequence[str], *, anchor: int | None = ANCHOR_LINES, **options: Unpack[Options]
     ) -> list[Completion]:
         """The texts between the n + 1 `parts`, answered in order; each knows the answers before it.
 
         `max_tokens` holds for every hole. `stop` ends one hole, not those behind it.
         """
+        wanted = _Options(**options)
         if len(parts) < 2:
             raise UsageError("infilling needs the text on both sides of a hole; pass at least two parts")
-        holes, required = self._holes(parts, anchor, max_tokens * (len(parts) - 1))
+        holes, required = self._holes(parts, anchor, wanted.max_tokens * (len(parts) - 1))
         ids = infill.prompt(self.tokenizer, holes)
         completions: list[Completion] = []
         for hole in range(len(parts) - 1):
             if hole:
                 spelled = self.tokenizer.encode(required[hole - 1].decode() + completions[-1].text)
                 ids = [*ids, *spelled, self.tokenizer.eom, *infill.opening(self.tokenizer, hole, holes.tails[hole])]
-            request = self._span_request(ids, required[hole], max_tokens, sampling, stop, hole)
-            tell = (lambda _, text, hole=hole: on_text(hole, text)) if on_text else None
+            request = self._hole_request(ids, required[hole], wanted, hole)
+            on_text = wanted.on_text
+            tell = (lambda _, text, hole=hole, on_text=on_text: on_text(hole, text)) if on_text else None
             completions += self._run([request], [holes.trimmed], tell)
         return completions
 
@@ -279,9 +278,17 @@ class Model:
         sampling: Sampling,
         stop: Sequence[str],
         index: int,
+        related: tuple[Sequence[int], ...] = (),
     ) -> Request:
-        ends = infill.stops(self.tokenizer)
-        return Request(ids, self._span_vocabulary, ends, required, max_tokens, _strings(stop), sampling, index)
+        vocabulary, ends = self._span_vocabulary, infill.stops(self.tokenizer)
+        return Request(ids, vocabulary, ends, required, max_tokens, tuple(stop), sampling, index, related=related)
+
+    def _hole_request(self, ids: Sequence[int], required: bytes, wanted: _Options, index: int) -> Request:
+        related = self._related(wanted)
+        return self._span_request(ids, required, wanted.max_tokens, wanted.sampling, wanted.stop, index, related)
+
+    def _related(self, wanted: _Options) -> tuple[tuple[int, ...], ...]:
+        return tuple(self._encoded(text) for text in wanted.extra)
 
     def _prompt_budget(self, max_tokens: int, required: int) -> int:
         """Ids that a prompt may have, beside the new tokens and those that spell `required` bytes again."""
@@ -296,7 +303,7 @@ class Model:
         texts: list[list[str]] = [[] for _ in requests]
         tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
         finish: list[Finish] = ["length"] * len(requests)
-        for piece in decode(self.backend, self.tokenizer, requests):
+        for piece in decode(self.scheduler, self.tokenizer, requests):
             texts[piece.request].append(piece.text)
             if piece.token is not None:
                 tokens[piece.request].append((piece.token, piece.logprob))
@@ -352,14 +359,6 @@ def _numbered(prompts: Sequence[_Prompt]) -> Iterator[tuple[int, _Prompt]]:
     for prompt in prompts:
         yield counts[prompt], prompt
         counts[prompt] += 1
-
-
-def _strings(stop: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(stop, str):
-        raise UsageError(f"stop is the string {stop!r}; pass a list of strings")
-    if "" in stop:
-        raise UsageError("a stop string is empty; it would stand everywhere")
-    return tuple(stop)
 
 
 def _reason(tokenizer: Tokenizer, request: Request, finish: Finish, stop_id: int | None) -> Finish:

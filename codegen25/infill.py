@@ -124,9 +124,12 @@ def split_tail(before: str, lines: int | None) -> tuple[str, str]:
     return "".join(pieces[:kept]), "".join(pieces[kept:])
 
 
-def trim_left(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
-    """The ids of the end of `text`, at most `budget`, from a line start on, or from inside a line that is too long."""
-    ids = tokenizer.encode(text)
+def trim_left(tokenizer: Tokenizer, text: str, budget: int, ids: list[int] | None = None) -> list[int]:
+    """The ids of the end of `text`, at most `budget`, from a line start on, or from inside a line that is too long.
+
+    `ids`: those of the whole text, when they are known.
+    """
+    ids = tokenizer.encode(text) if ids is None else ids
     if len(ids) <= budget:
         return ids
     lines = text.splitlines(keepends=True)
@@ -137,9 +140,12 @@ def trim_left(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
     return tokenizer.encode(lines[-1])[-budget:] if budget > 0 else []
 
 
-def trim_right(tokenizer: Tokenizer, text: str, budget: int) -> list[int]:
-    """The ids of the beginning of `text`, at most `budget`, up to a line start, or into a line that is too long."""
-    ids = tokenizer.encode(text)
+def trim_right(tokenizer: Tokenizer, text: str, budget: int, ids: list[int] | None = None) -> list[int]:
+    """The ids of the beginning of `text`, at most `budget`, up to a line start, or into a line that is too long.
+
+    `ids`: those of the whole text, when they are known.
+    """
+    ids = tokenizer.encode(text) if ids is None else ids
     if len(ids) <= budget:
         return ids
     lines = text.splitlines(keepends=True)
@@ -173,8 +179,8 @@ def fit(tokenizer: Tokenizer, parts: Sequence[str], tails: Sequence[str], budget
             f"the text that must be kept around {len(tails)} hole(s) is {-room} tokens over the window of {budget}; "
             "ask for fewer new tokens, anchor fewer lines, or put the holes closer together"
         )
-    wanted = len(tokenizer.encode(parts[0]))
-    suffix = trim_right(tokenizer, parts[-1], max(room - wanted, room // 4))
-    head = trim_left(tokenizer, parts[0], room - len(suffix))
-    trimmed = len(head) < wanted or len(suffix) < len(tokenizer.encode(parts[-1]))
+    first, last = tokenizer.encode(parts[0]), tokenizer.encode(parts[-1])
+    suffix = trim_right(tokenizer, parts[-1], max(room - len(first), room // 4), last)
+    head = trim_left(tokenizer, parts[0], room - len(suffix), first)
+    trimmed = len(head) < len(first) or len(suffix) < len(last)
     return Holes(tuple(map(tuple, [head, *inner, suffix])), tuple(map(tuple, tail_ids)), trimmed)

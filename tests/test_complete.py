@@ -19,6 +19,7 @@ from codegen25.config import ModelConfig
 from codegen25.engine import healing
 from codegen25.engine.backend import Logits, Row
 from codegen25.engine.sampling import Sampling
+from codegen25.engine.scheduler import Scheduler
 from codegen25.engine.torch import TorchBackend
 from codegen25.errors import CodegenError, UsageError
 from codegen25.tokenizer import GPT2_PATTERN, Tokenizer, family
@@ -43,8 +44,13 @@ class Recording(TorchBackend):
         return super().forward(rows)
 
 
+def plain(backend: TorchBackend, window: int | None = None) -> Model:
+    """Without cached prompts and drafts, so that what is run is what is asked for."""
+    return Model(backend, T, window, Scheduler(backend, T, cache_bytes=0, longest_draft=0))
+
+
 def model(window: int | None = None) -> Model:
-    return Model(Recording(), T, window)
+    return plain(Recording(), window)
 
 
 def prompts_of(m: Model) -> list[list[int]]:
@@ -256,7 +262,7 @@ class Ending(Recording):
     [(T.eom, "stop"), (T.eot, "length"), (T.masks[1], "length"), (T.masks[880], "length"), (T.sep, "length")],
 )
 def test_a_span_without_eom_is_not_complete(end: int, reason: str) -> None:
-    m = Model(Ending(end), T)
+    m = plain(Ending(end))
     completion = m.infill(HEAD, SUFFIX, anchor=0, max_tokens=9)
     assert completion.finish_reason == reason and len(completion.tokens) == 2
     assert m.complete(HEAD, max_tokens=9).finish_reason == ("stop" if end == T.eot else "length")
@@ -286,7 +292,7 @@ def test_nothing_goes_over_the_window(prompt: str, max_tokens: int) -> None:
             Longest.longest = max(Longest.longest, self.length(sequence))
             super().free(sequence)
 
-    m = Model(Longest(), T, 320)
+    m = plain(Longest(), 320)
     completion = m.complete(prompt, max_tokens=max_tokens)
     assert completion.prompt_tokens + max_tokens <= 320
     if max_tokens == 0:

@@ -39,5 +39,6 @@ def decode(engine: Backend | Scheduler, tokenizer: Tokenizer, requests: Sequence
     finally:
         for ticket in numbers:
             scheduler.cancel(ticket)
+        scheduler.step()  # nothing is left to run; what the cancelled ones held goes to the cache
         if not shared:
             scheduler.close()
