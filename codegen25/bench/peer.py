@@ -26,7 +26,7 @@ class PeerError(CodegenError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The program that drives an engine, the packages it needs, and settings to try (the fastest is kept)."""
+    """How an engine is driven (a file for `peers/main.py`), its packages, and settings of which the fastest is kept."""
 
     driver: str
     packages: tuple[str, ...]
@@ -38,7 +38,12 @@ PEERS = {
     "llama.cpp": Recipe(
         "llama_cpp.py", ("xllamacpp==2026.10.11549",), GIB // 4, ({}, {"flash": "off"}, {"repack": False})
     ),
-    "transformers": Recipe("hf.py", ("torch==2.13.0", "transformers==5.23.0", "gguf==0.19.0"), 8 * GIB),
+    "transformers": Recipe(
+        "hf.py",
+        ("torch==2.13.0", "transformers==5.23.0", "gguf==0.19.0"),
+        8 * GIB,
+        ({"dtype": "float32"}, {"dtype": "bfloat16"}),
+    ),
     "openvino": Recipe("openvino.py", ("openvino-genai==2026.0.0",), GIB),
 }
 
@@ -94,8 +99,8 @@ class Peer:
         with log.open("w") as stderr:
             # A session of its own: an interrupt at the terminal reaches us, and we end the peer.
             self._process = subprocess.Popen(
-                [python, "-I", DRIVERS / PEERS[name].driver], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=stderr, text=True, start_new_session=True, env=_environment(),
+                [python, "-I", DRIVERS / "main.py", DRIVERS / PEERS[name].driver], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=_environment(),
             )  # fmt: skip
 
     @classmethod

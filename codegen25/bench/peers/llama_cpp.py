@@ -1,14 +1,8 @@
-"""Runs llama.cpp (xllamacpp, its server in this process) for the benchmarks: one JSON object in, one out, a line each.
-
-Times of decoding and prompts are llama.cpp's own, without the server around it.
-"""
+"""llama.cpp, by xllamacpp's server in this process. Times are llama.cpp's own, without the server around it."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from typing import Any, TextIO
+from typing import Any
 
 import xllamacpp
 
@@ -20,7 +14,7 @@ FLASH = {
 }
 
 
-class LlamaCpp:
+class Engine:
     """One model, loaded by `load`; every other method needs it."""
 
     def load(
@@ -78,27 +72,3 @@ class LlamaCpp:
         timings = self._run(context + tokens, 1, cached=True)["timings"]
         assert timings["prompt_n"] == len(tokens), timings
         return {"seconds": timings["prompt_ms"] / 1000, "tokens": len(tokens)}
-
-
-def main() -> None:
-    private = _private_stdout()
-    engine = LlamaCpp()
-    for line in sys.stdin:
-        ask = json.loads(line)
-        try:
-            answer = getattr(engine, ask.pop("do"))(**ask)
-        except Exception as error:  # the benchmark says it and goes on without this engine
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        private.write(json.dumps(answer) + "\n")
-        private.flush()
-
-
-def _private_stdout() -> TextIO:
-    """Standard output for our answers alone: what libraries print goes to standard error."""
-    private = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return private
-
-
-if __name__ == "__main__":
-    main()
