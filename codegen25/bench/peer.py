@@ -44,7 +44,7 @@ PEERS = {
         8 * GIB,
         ({"dtype": "float32"}, {"dtype": "bfloat16"}),
     ),
-    "openvino": Recipe("openvino.py", ("openvino-genai==2026.0.0",), GIB),
+    "openvino": Recipe("openvino.py", ("openvino-genai==2026.4.1.0",), GIB),
 }
 
 
