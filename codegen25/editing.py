@@ -11,16 +11,21 @@ has changed, or when the tail has no more room.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from codegen25 import infill
-from codegen25.complete import ANCHOR_LINES
+from codegen25.complete import ANCHOR_LINES, Model
 from codegen25.engine import healing
+from codegen25.engine.answer import Request
+from codegen25.engine.scheduler import Scheduler
 from codegen25.errors import UsageError
 from codegen25.tokenizer import Tokenizer
 
+# Suggestions that are kept to be typed along, or gone back to.
+REMEMBERED = 8
 # Text that is this many characters per token too long is cut before it is encoded: hardly a line of code has more.
 MOST_CHARACTERS = 16
 
@@ -168,3 +173,135 @@ def recomputed(prompts: Sequence[Sequence[int]]) -> list[int]:
     """How many tokens of each prompt are to be computed where a cache holds the one before it; always the last one."""
     before: list[Sequence[int]] = [[], *prompts]
     return [max(1, len(ids) - common(old, ids)) for old, ids in zip(before, prompts, strict=False)]
+
+
+class Editing:
+    """The suggestions of one open file: what to ask a model at each key, and what need not be asked.
+
+    `request`, `warm`, `known` and `remember` run nothing, so that they go with any loop; `suggest` and `run_ahead` are
+    the simple ones on the model's own scheduler. `related`: texts that suggestions may repeat, as other open files.
+    Raises `UsageError` when `max_tokens` leave no room in the model's window, or `stop` is no list of strings.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_tokens: int = 32,
+        stop: Sequence[str] = ("\n",),
+        lines: int = ANCHOR_LINES,
+        related: Sequence[str] = (),
+    ) -> None:
+        if isinstance(stop, str) or "" in stop:
+            raise UsageError(f"stop is {stop!r}; pass a list of strings, none of them empty")
+        self.model, self.max_tokens, self.stop, self.lines = model, max_tokens, tuple(stop), lines
+        self.limits = Limits.of(model.window, max_tokens)
+        self._related = tuple(tuple(model.tokenizer.encode(text)) for text in related)
+        self._anchor: Anchor | None = None
+        self._ahead: Anchor | None = None
+        self._cached: Anchor | None = None  # whose context the model has computed
+        self._shown: deque[tuple[str, str, str]] = deque(maxlen=REMEMBERED)
+
+    def known(self, prefix: str, suffix: str) -> str | None:
+        """The rest of an earlier suggestion that the author has typed along; None when the model is to be asked."""
+        for before, behind, text in reversed(self._shown):
+            if behind == suffix and prefix.startswith(before) and (before + text).startswith(prefix):
+                rest = text[len(prefix) - len(before) :]
+                if rest or prefix == before:
+                    return rest
+        return None
+
+    def remember(self, prefix: str, suffix: str, text: str) -> None:
+        """A whole suggestion was shown."""
+        self._shown.append((prefix, suffix, text))
+
+    def request(self, prefix: str, suffix: str) -> Request:
+        """What to ask for a cursor between `prefix` and `suffix`."""
+        self._anchor, prompt = self._place(self._anchor, prefix, suffix)
+        return self._made(prompt, self.max_tokens)
+
+    def computed(self) -> None:
+        """The last `request` has got as far as an answer, so that its prompt is in the model's cache."""
+        self._cached = self._anchor
+
+    def warm(self, prefix: str, suffix: str) -> Request | None:
+        """What to run while the author pauses, so that the next key finds it done; None when there is nothing.
+
+        That is a prompt which is not in the cache (the cursor has moved), or the next hole, when the tail is long.
+        """
+        self._ahead, prompt = self._place(self._anchor, prefix, suffix, early=True)
+        # One token: it comes with the logits of the prompt, and costs nothing more.
+        return None if self._ahead is self._cached else self._made(Prompt(prompt.ids, b""), 1)
+
+    def warmed(self) -> None:
+        """The last `warm` was run to its end: from now on its hole is used."""
+        self._anchor = self._cached = self._ahead
+
+    def _place(self, old: Anchor | None, prefix: str, suffix: str, early: bool = False) -> tuple[Anchor, Prompt]:
+        return place(self.model.tokenizer, self.limits, old, prefix, suffix, lines=self.lines, early=early)
+
+    def _made(self, prompt: Prompt, max_tokens: int) -> Request:
+        ends = infill.stops(self.model.tokenizer)
+        return Request(
+            prompt.ids, self.model._span_vocabulary, ends, prompt.required, max_tokens, self.stop, related=self._related
+        )
+
+    def suggest(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        is_superseded: Callable[[], bool] = lambda: False,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str | None:
+        """The suggestion for a cursor between `prefix` and `suffix`; None when `is_superseded` comes true before.
+
+        `on_text` gets each new part of it.
+        """
+        known = self.known(prefix, suffix)
+        if known is None:
+            request = self.request(prefix, suffix)
+            known = run_request(self.model.scheduler, request, is_superseded=is_superseded, on_text=on_text)
+            if known is not None:
+                self.computed()
+                self.remember(prefix, suffix, known)
+        elif on_text:
+            on_text(known)
+        return known
+
+    def run_ahead(self, prefix: str, suffix: str, *, is_superseded: Callable[[], bool] = lambda: False) -> None:
+        """Use a pause: see `warm`. Given up when `is_superseded` comes true."""
+        request = self.warm(prefix, suffix)
+        if request is not None:
+            done = run_request(self.model.scheduler, request, is_superseded=is_superseded)
+            if done is not None:
+                self.warmed()
+
+
+def run_request(
+    scheduler: Scheduler,
+    request: Request,
+    *,
+    is_superseded: Callable[[], bool] = lambda: False,
+    on_text: Callable[[str], None] | None = None,
+) -> str | None:
+    """The answer's text; None when `is_superseded` came true before its end, which is asked before every step.
+
+    Raises `CodegenError` when there is no memory for it. Pieces of other requests are lost: this is for one author.
+    """
+    ticket = scheduler.submit(request)
+    text, is_whole = "", False
+    try:
+        while not is_whole and not is_superseded():
+            for piece in scheduler.step():
+                if piece.request == ticket:
+                    if piece.error:
+                        raise piece.error
+                    text += piece.text
+                    is_whole = piece.finish is not None
+                    if on_text and piece.text:
+                        on_text(piece.text)
+    finally:
+        if not is_whole:
+            scheduler.cancel(ticket)
+    return text if is_whole else None

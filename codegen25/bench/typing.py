@@ -1,0 +1,349 @@
+"""Typing: a recorded session (see `session`) against our engine and llama.cpp's server, as an editor would ask them.
+
+Keys come at their recorded times; pauses longer than `longest_pause` are cut to it. Every key that is not typed along a
+suggestion on screen sends a request, and the next event ends it when it is still under way: at the next step of our
+scheduler, or by closing the connection. In the rest of a pause an engine may run what the next key will need: a hole
+that opens anew after the cursor has moved or because the tail is long. Both engines get the same prompts by the same
+rules, the same limit of tokens and the end of the line as stop string; llama.cpp also, in a run of its own, the usual
+layout, in which the whole text before the cursor stands in front. Its prompt ends at the cursor, where ours heals the
+last piece. Files change places between the engines: each replays the way to the next jump of the cursor in turn.
+
+The time to a suggestion runs from a key to the first whole suggestion on screen after it. So keys that come faster than
+an engine answers count with all that their author waited.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from codegen25 import infill
+from codegen25.bench import weights
+from codegen25.bench.figures import Bar, Figure, Options
+from codegen25.bench.peer import DRIVERS, PeerError, environment
+from codegen25.bench.session import Moment, generate, library_files, load, replay
+from codegen25.complete import Model
+from codegen25.complete import load as load_model
+from codegen25.editing import Anchor, Editing, Limits, Prompt, place, recomputed, run_request
+from codegen25.engine.answer import Request
+from codegen25.tokenizer import Tokenizer
+
+STOP = "\n"
+CACHE_REUSE = 256  # llama.cpp's, for the usual layout: what its editor plugins recommend
+BAR = Bar("<=", 0.5)
+LLAMA = "llama.cpp"
+
+
+class Engine(Protocol):
+    """Answers one request at a time."""
+
+    def answer(self, request: Request, until: float, on_text: Callable[[], None]) -> str | None:
+        """The text; None when it was not whole at `until` (`time.perf_counter`), and was given up."""
+        ...
+
+
+class Ours:
+    """Our engine in this process."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def answer(self, request: Request, until: float, on_text: Callable[[], None]) -> str | None:
+        return run_request(
+            self.model.scheduler,
+            request,
+            is_superseded=lambda: time.perf_counter() >= until,
+            on_text=lambda _: on_text(),
+        )
+
+
+class LlamaServer:
+    """llama.cpp's server in a process of its own. Raises `PeerError` when it does not start."""
+
+    def __init__(self, options: Options, path: Path, window: int, reuse: int) -> None:
+        python = environment(LLAMA, options.cache, options.say)
+        settings = {"path": str(path), "threads": options.threads, "window": window, "reuse": reuse}
+        log = options.cache / "logs" / "llama.cpp server.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as stderr:
+            self._process = subprocess.Popen(
+                [python, "-I", DRIVERS / "llama_server.py", json.dumps(settings)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True,
+            )  # fmt: skip
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            self.close()
+            raise PeerError(f"llama.cpp's server did not start; its last words are in {log}")
+        self.address: str = json.loads(line)["address"]
+
+    def __enter__(self) -> LlamaServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
+
+
+class LlamaClient:
+    """Asks a running server, a connection for each request."""
+
+    def __init__(self, address: str, tokenizer: Tokenizer) -> None:
+        url = urlsplit(address)
+        self._host, self._port, self._tokenizer = url.hostname or "", url.port, tokenizer
+
+    def answer(self, request: Request, until: float, on_text: Callable[[], None]) -> str | None:
+        """Raises `PeerError` when the server says anything but an answer."""
+        ask = {
+            "prompt": [*request.prompt, *self._tokenizer.encode(request.required.decode())],
+            "n_predict": request.max_tokens, "stop": list(request.stop), "cache_prompt": True, "stream": True,
+            "temperature": 0.0, "samplers": ["temperature"],
+        }  # fmt: skip
+        connection = http.client.HTTPConnection(self._host, self._port)
+        try:
+            connection.connect()
+            connection.sock.settimeout(_left(until))
+            connection.request("POST", "/completion", json.dumps(ask), {"Content-Type": "application/json"})
+            text = ""
+            with closing(_news(connection, until)) as all_news:
+                for news in all_news:
+                    if news["content"]:
+                        text += news["content"]
+                        on_text()
+                    if news["stop"]:
+                        return text
+            raise PeerError("llama.cpp's server ended an answer before its end")
+        except TimeoutError:
+            return None
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            raise PeerError(f"llama.cpp's server gave no answer ({type(error).__name__}: {error})") from error
+        finally:
+            connection.close()
+
+
+def _news(connection: http.client.HTTPConnection, until: float) -> Generator[dict[str, Any], None, None]:
+    """The server-sent events of a response as they come. Raises `TimeoutError` at `until`."""
+    sock = connection.sock  # the connection forgets it when the server is going to close
+    with connection.getresponse() as response:
+        while line := response.readline():
+            if line.startswith(b"data: "):
+                yield json.loads(line.removeprefix(b"data: "))
+            elif line.strip():
+                what = line[:200].decode(errors="replace")
+                raise PeerError(f"llama.cpp's server answered {response.status}: {what}")
+            sock.settimeout(_left(until))
+
+
+def _left(until: float) -> float | None:
+    """Seconds for a socket to wait; at least a little, since 0 would mean not to wait at all."""
+    return None if math.isinf(until) else max(1e-3, until - time.perf_counter())
+
+
+class Plain(Editing):
+    """The usual layout: all of the text before the cursor in front of the hole."""
+
+    def request(self, prefix: str, suffix: str) -> Request:
+        return self._made(plain(self.model.tokenizer, self.limits, prefix, suffix), self.max_tokens)
+
+    def warm(self, prefix: str, suffix: str) -> Request | None:
+        return None
+
+
+def plain(tokenizer: Tokenizer, limits: Limits, prefix: str, suffix: str) -> Prompt:
+    """A prompt with the hole at the cursor."""
+    return Prompt(tuple(infill.prompt(tokenizer, infill.fit(tokenizer, [prefix, suffix], [""], limits.prompt))), b"")
+
+
+@dataclass
+class Author:
+    """Replays a session against one engine, and takes the times. Seconds."""
+
+    name: str
+    engine: Engine
+    editing: Editing
+    longest_pause: float
+    times: list[float] = field(default_factory=list)  # from a key to a whole suggestion
+    first: list[float] = field(default_factory=list)  # from a key to any of it
+    asked: int = 0
+    along: int = 0
+    superseded: int = 0
+    _waiting: list[float] = field(default_factory=list)
+    _waiting_first: list[float] = field(default_factory=list)
+
+    def work(self, moments: Sequence[Moment]) -> None:
+        """One stretch of a session; its last request is not superseded."""
+        for moment, following in zip(moments, [*moments[1:], None], strict=True):
+            now, until = time.perf_counter(), math.inf
+            if following is not None:
+                until = now + min(self.longest_pause, (following.event.t_ms - moment.event.t_ms) / 1000)
+            if moment.event.ask:
+                self._ask(moment, now, until)
+            if following is not None:
+                self._pause(moment, until)
+
+    def _ask(self, moment: Moment, now: float, until: float) -> None:
+        known = self.editing.known(moment.prefix, moment.suffix)
+        if known is not None:
+            self.along += 1
+            self._some_text()
+            self._whole_text()
+            return
+        self.asked += 1
+        self._waiting.append(now)
+        self._waiting_first.append(now)
+        text = self.engine.answer(self.editing.request(moment.prefix, moment.suffix), until, self._some_text)
+        if text is None:
+            self.superseded += 1
+            return
+        self.editing.computed()
+        self.editing.remember(moment.prefix, moment.suffix, text)
+        self._some_text()
+        self._whole_text()
+
+    def _pause(self, moment: Moment, until: float) -> None:
+        if time.perf_counter() < until:
+            request = self.editing.warm(moment.prefix, moment.suffix)
+            if request is not None and self.engine.answer(request, until, lambda: None) is not None:
+                self.editing.warmed()
+        time.sleep(max(0.0, until - time.perf_counter()))
+
+    def _some_text(self) -> None:
+        now = time.perf_counter()
+        self.first += [now - pressed for pressed in self._waiting_first]
+        self._waiting_first.clear()
+
+    def _whole_text(self) -> None:
+        now = time.perf_counter()
+        self.times += [now - pressed for pressed in self._waiting]
+        self._waiting.clear()
+
+
+def run(
+    options: Options,
+    *,
+    session: Path | None = None,
+    files: int = 3,
+    places: int = 4,
+    seed: int = 0,
+    max_tokens: int = 32,
+    longest_pause: float = 1.0,
+) -> list[Figure]:
+    """Time to suggestion of both, p50 and p95, and the tokens a key costs in either layout.
+
+    `session`: a recorded one, the same in every round; else one is made from `files` files of the standard library, at
+    `places` places in each, another in each round.
+    """
+    path = weights.model("nano", 4, options)
+    model = load_model(str(path), threads=options.threads, notice=options.say)
+    results: list[dict[str, Author]] = []
+    tokens: list[tuple[list[int], list[int]]] = []
+    missing = "" if LLAMA in options.peers else "not asked for"
+    for number in range(options.rounds):
+        events = load(session) if session else generate(library_files(files, seed + number), seed + number, places)
+        moments = list(replay(events))
+        tokens.append(costs(model.tokenizer, Limits.of(model.window, max_tokens), moments))
+        options.say(f"round {number + 1} of {options.rounds}: {len(moments)} events, {events[-1].t_ms / 1000:.0f} s")
+        with ExitStack() as stack:
+            authors = [Author("ours", Ours(model), Editing(model, max_tokens=max_tokens, stop=[STOP]), longest_pause)]
+            if not missing:
+                try:
+                    authors += _llama_authors(stack, options, path, model, max_tokens, longest_pause)
+                except PeerError as error:
+                    missing = str(error)
+            for stretch in stretches(moments):
+                for author in tuple(authors):
+                    try:
+                        author.work(stretch)
+                    except PeerError as error:  # our figures are not touched by that
+                        missing = str(error)
+                        authors.remove(author)
+                authors = [*authors[1:], *authors[:1]]
+        results.append({author.name: author for author in authors})
+    return [*_time_figures(results, missing), *_token_figures(tokens)]
+
+
+def _llama_authors(
+    stack: ExitStack, options: Options, path: Path, model: Model, max_tokens: int, longest_pause: float
+) -> Iterator[Author]:
+    """With our prompts, and with the usual layout."""
+    layouts: Mapping[str, tuple[type[Editing], int]] = {"same": (Editing, 0), "plain": (Plain, CACHE_REUSE)}
+    for name, (layout, reuse) in layouts.items():
+        server = stack.enter_context(LlamaServer(options, path, model.window, reuse))
+        client = LlamaClient(server.address, model.tokenizer)
+        yield Author(name, client, layout(model, max_tokens=max_tokens, stop=[STOP]), longest_pause)
+
+
+def stretches(moments: Sequence[Moment]) -> list[list[Moment]]:
+    """A session cut in front of every jump."""
+    out: list[list[Moment]] = []
+    for moment in moments:
+        if moment.event.action in ("open", "move") or not out:
+            out.append([])
+        out[-1].append(moment)
+    return out
+
+
+def costs(tokenizer: Tokenizer, limits: Limits, moments: Sequence[Moment]) -> tuple[list[int], list[int]]:
+    """Tokens that are computed at each key (anchored, in the usual layout) where a cache holds the prompt before."""
+    anchor: Anchor | None = None
+    anchored: list[Sequence[int]] = []
+    usual: list[Sequence[int]] = []
+    for moment in moments:
+        if moment.event.ask:
+            anchor, prompt = place(tokenizer, limits, anchor, moment.prefix, moment.suffix)
+            anchored.append(prompt.ids)
+            usual.append(plain(tokenizer, limits, moment.prefix, moment.suffix).ids)
+    return recomputed(anchored), recomputed(usual)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent are not above (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+def _time_figures(results: Sequence[Mapping[str, Author]], missing: str) -> Iterator[Figure]:
+    peers = {"same": "llama.cpp server, same prompts", "plain": "llama.cpp server, usual layout"}
+    for what, label in (("times", "time to suggestion"), ("first", "time to its first text")):
+        for percent in (50, 95):
+            for peer, peer_name in peers.items():
+                ours, theirs = (
+                    [1000 * percentile(getattr(r[name], what), percent) for r in results if name in r]
+                    for name in ("ours", peer)
+                )
+                bar = BAR if (what, percent, peer) == ("times", 95, "same") else None
+                more = {name: [_counts(r[name]) for r in results if name in r] for name in ("ours", peer)}
+                name = f"typing: {label}, p{percent}"
+                yield Figure(name, "ms", ours, theirs, peer_name, bar, missing, {"keys": more} if bar else {})
+
+
+def _counts(author: Author) -> dict[str, Any]:
+    return {"asked": author.asked, "typed_along": author.along, "superseded": author.superseded}
+
+
+def _token_figures(tokens: Sequence[tuple[list[int], list[int]]]) -> Iterator[Figure]:
+    for label, of in (("mean", _mean), ("p95", lambda values: percentile(values, 95))):
+        ours, usual = ([of(pair[side]) for pair in tokens] for side in (0, 1))
+        yield Figure(f"typing: tokens computed for a key, {label}", "tokens", ours, usual, "usual layout")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
