@@ -31,8 +31,10 @@ from codegen25.complete import ANCHOR_LINES
 from codegen25.config import ModelConfig
 from codegen25.engine.decode import decode
 from codegen25.engine.sampling import Sampling
+from codegen25.model import weights
 from codegen25.model.checkpoint import save_llama
 from codegen25.model.hf_tokenizer import write_tokenizer
+from codegen25.model.quantize import quantize
 
 SHAPE = ModelConfig(51200, 64, 128, 1, 2, 2, 32, 256, tied=True)
 SOURCE = 'def mean(xs):\n    """The mean."""\n    return sum(xs) / len(xs)\n\n\nprint(mean([1, 2]))\n'
@@ -41,10 +43,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with random weights and the family's vocabulary."""
+    """A folder with random weights in 8 bits and the family's vocabulary."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_llama(random_llama(SHAPE), folder, dtype="float32", tokenizer=tokenizer.family())
-    write_tokenizer(folder)
+    plain = folder.with_name("plain")
+    save_llama(random_llama(SHAPE), plain, dtype="float32", tokenizer=tokenizer.family())
+    write_tokenizer(plain)
+    quantize(plain, folder, bits=8, notice=lambda line: None)
     return str(folder)
 
 
@@ -70,7 +74,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def parse_once(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading 51,200 tokens again for every test is what would take the time."""
-    monkeypatch.setattr(complete, "from_folder", lambda path: read_tokenizer(path, str(path) == model))
+    monkeypatch.setattr(weights, "from_folder", lambda path: read_tokenizer(path, str(path) == model))
 
 
 def read_tokenizer(path: Path, is_shared: bool) -> tokenizer.Tokenizer:
@@ -157,7 +161,7 @@ def test_sampling_flags_are_those_of_sampling(verb: str) -> None:
         (["infill", "FILE", "--at", "1:1", "--anchor", "-1"], "--anchor"),
         (["infill", "FILE", "--at", "1:1", "--anchor", "some"], "--anchor"),
         (["export", "nano", "--out", "x"], "--to"),
-        (["export", "nano", "--to", "gguf", "--out", "x"], "gguf.*hf"),
+        (["export", "nano", "--to", "onnx", "--out", "x"], "hf.*gguf"),
         (["quantize", "nano", "--bits", "3", "--out", "x"], "--bits"),
     ],
 )
@@ -447,7 +451,7 @@ def test_export_and_quantize_load_again(run: Run, model: str, tmp_path: Path) ->
     assert run("complete", "x", "--model", tmp_path / "hf", "--max-tokens", 2)[0] == 0
     code, _, err = run("export", model, "--to", "hf", "--out", tmp_path / "hf")
     assert_one_line(code, err, 1, "hf: .*exists")
-    assert run("quantize", model, "--bits", 8, "--out", tmp_path / "int8")[0] == 0
+    assert run("quantize", tmp_path / "hf", "--bits", 8, "--out", tmp_path / "int8")[0] == 0
     answer = run("score", SOURCE, "--model", tmp_path / "int8", "--json")
     assert answer[0] == 0, answer
     exact = loaded(model).score(SOURCE).bits_per_byte
@@ -570,11 +574,22 @@ def test_a_bug_stays_a_traceback(model: str, monkeypatch: pytest.MonkeyPatch) ->
 # -------------------------------------------------------------------------------------------------- as a real process
 
 
-@pytest.mark.parametrize("argv", [["complete", "x"], ["score", "x"], ["export", "MODEL", "--to", "hf", "--out", "OUT"]])
-def test_without_torch(model: str, tmp_path: Path, argv: list[str]) -> None:
-    blocked = "import sys; sys.modules['torch'] = None; from codegen25.cli import main; sys.exit(main())"
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from codegen25.cli import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("argv", [["complete", "x", "--max-tokens", "2"], ["score", "x", "--threads", "1"]])
+def test_without_torch(model: str, argv: list[str]) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *argv, "--model", model]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "") and result.stdout
+
+
+@pytest.mark.parametrize(
+    "argv", [["complete", "x", "--device", "cuda"], ["export", "MODEL", "--to", "hf", "--out", "OUT"]]
+)
+def test_what_needs_torch_says_so(model: str, tmp_path: Path, argv: list[str]) -> None:
     filled = [{"MODEL": model, "OUT": str(tmp_path / "out")}.get(argument, argument) for argument in argv]
-    result = subprocess.run([sys.executable, "-c", blocked, *filled], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *filled], capture_output=True, text=True)
     assert_one_line(result.returncode, result.stderr, 1, re.escape("pip install 'codegen25[torch]'"))
 
 
@@ -633,17 +648,17 @@ def test_interrupt(model: str) -> None:
 
 def test_streams_as_it_generates(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each token's text is flushed before the next one is computed."""
-    from codegen25.engine.torch import TorchBackend
+    from codegen25.engine.cpu import CpuBackend
 
     written: list[int] = []
-    real = TorchBackend.forward
+    real = CpuBackend.forward
     out = io.StringIO()
 
-    def forward(self: TorchBackend, rows: Any) -> Any:
+    def forward(self: CpuBackend, rows: Any) -> Any:
         written.append(len(out.getvalue()))
         return real(self, rows)
 
-    monkeypatch.setattr(TorchBackend, "forward", forward)
+    monkeypatch.setattr(CpuBackend, "forward", forward)
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["complete", SOURCE, "--model", model, "--max-tokens", "8"]) == 0
     assert written == sorted(written) and len(set(written)) > 4

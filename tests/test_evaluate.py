@@ -244,7 +244,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Model:
-    return load(str(folder))
+    return load(str(folder), dtype="float32")
 
 
 @pytest.mark.parametrize("first", [1, 4, 5, 6, 11, 12])

