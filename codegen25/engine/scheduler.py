@@ -82,9 +82,10 @@ class Scheduler:
         cache_bytes: int = CACHE_BYTES,
         drafts: Sequence[Draft] = (),
         longest_draft: int = LONGEST_DRAFT,
+        prefill_chunk: int = PREFILL_CHUNK,
     ) -> None:
         self.backend, self.tokenizer = backend, tokenizer
-        self.longest_draft = longest_draft
+        self.longest_draft, self.prefill_chunk = longest_draft, prefill_chunk
         self.counts = Counts()  # of all requests that have ended
         self._allowed = lru_cache(maxsize=64)(partial(healing.allowed, tokenizer))
         self._cache = PrefixCache(backend, cache_bytes)
@@ -194,7 +195,7 @@ class Scheduler:
 
     def _schedule(self) -> list[_Row]:
         """A row for every request: its next token, or what of its prompt there is room for in this step."""
-        room, rows = PREFILL_CHUNK, []
+        room, rows = self.prefill_chunk, []
         for work in self._running:
             waiting = len(work.ids) - work.held
             count = min(waiting, max(room, 1 - work.prefilling))
