@@ -1,4 +1,4 @@
-"""Layouts of editing sessions: any edits give a valid prompt within the window, and typing only appends to it."""
+"""Editing sessions: any edits give a valid prompt within the window, typing appends to it, and a key costs little."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from native_model import twins
 
 from codegen25 import editing, infill
-from codegen25.editing import Anchor, Limits, Prompt, place
+from codegen25.complete import Model
+from codegen25.config import ModelConfig
+from codegen25.editing import Anchor, Editing, Limits, Prompt, place, run_request
+from codegen25.engine.cpu import CpuBackend
+from codegen25.engine.scheduler import Scheduler
 from codegen25.errors import CodegenError, UsageError
 from codegen25.tokenizer import Tokenizer, family, from_folder
 
@@ -196,3 +201,128 @@ def test_recomputed_counts_what_a_cache_of_the_last_prompt_does_not_hold() -> No
     assert editing.recomputed([[1, 2, 3], [1, 2, 3], [1, 2, 3, 4, 5], [1, 2], [7]]) == [3, 1, 2, 1, 1]
     assert editing.recomputed([]) == []
     assert infill.overhead(1) == 6
+
+
+# ------------------------------------------------------------------------------------------------- asking a model
+
+CONFIG = ModelConfig(51200, 64, 64, 2, 4, 2, 16, 640, tied=True)
+ENGINE, _ = twins(CONFIG, seed=3)
+PREFIX, SUFFIX = SOURCE[:4000], SOURCE[4300:]
+TYPED = SOURCE[4000:4040]
+
+
+def model() -> Model:
+    return Model(CpuBackend(ENGINE, CONFIG), FAMILY)
+
+
+def computed(m: Model) -> int:
+    return m.scheduler.counts.computed
+
+
+def test_suggestions_are_those_of_an_empty_cache() -> None:
+    m = model()
+    session, alone = Editing(m, max_tokens=6), Editing(m, max_tokens=6)
+    costs = []
+    for end in range(len(TYPED)):
+        before = computed(m)
+        suggestion = session.suggest(PREFIX + TYPED[:end], SUFFIX)
+        costs.append(computed(m) - before)
+        request = alone.request(PREFIX + TYPED[:end], SUFFIX)
+        if end % 8 == 0:
+            fresh = Scheduler(m.backend, FAMILY, longest_draft=0)
+            assert suggestion == run_request(fresh, request)
+            fresh.close()
+    assert costs[0] > 400 and max(costs[1:]) < 60
+    m.scheduler.close()
+
+
+def test_what_is_typed_along_a_suggestion_is_not_asked() -> None:
+    m = model()
+    session = Editing(m, max_tokens=6, stop=[])
+    suggestion = session.suggest(PREFIX, SUFFIX)
+    assert suggestion
+    before = computed(m)
+    shown: list[str] = []
+    for end in range(len(suggestion)):
+        assert session.suggest(PREFIX + suggestion[:end], SUFFIX, on_text=shown.append) == suggestion[end:]
+    assert computed(m) == before and shown[0] == suggestion
+    # All of it accepted, another way taken, or text behind the cursor changed: the model is asked.
+    for prefix, suffix in ((PREFIX + suggestion, SUFFIX), (PREFIX + "\0", SUFFIX), (PREFIX, "#" + SUFFIX)):
+        assert session.known(prefix, suffix) is None
+    m.scheduler.close()
+
+
+def test_known_prefers_the_latest_suggestion() -> None:
+    session = Editing(model())
+    assert session.known("a", "") is None
+    session.remember("a", "", "bcd")
+    session.remember("ab", "", "xy")
+    session.remember("q", "", "")
+    assert session.known("ab", "") == "xy"
+    assert session.known("abc", "") == "d"
+    assert session.known("abx", "") == "y"
+    assert session.known("q", "") == ""  # it is known that there is nothing to suggest
+    for _ in range(editing.REMEMBERED):
+        session.remember("z", "", "z")
+    assert session.known("abc", "") is None
+
+
+def test_a_superseded_suggestion_leaves_no_trace_but_its_cache() -> None:
+    m = model()
+    session = Editing(m, max_tokens=6)
+    steps = iter([False, False, True])
+    assert session.suggest(PREFIX, SUFFIX, is_superseded=lambda: next(steps)) is None
+    assert session.known(PREFIX, SUFFIX) is None
+    text: list[str] = []
+    assert session.suggest(PREFIX, SUFFIX, on_text=text.append) == "".join(text)
+    m.scheduler.step()
+    assert not m.scheduler.active
+    assert m.scheduler.counts.reused > 0  # what ran of the prompt before it was given up
+    m.scheduler.close()
+
+
+def test_a_jump_made_ready_in_a_pause() -> None:
+    m = model()
+    session = Editing(m, max_tokens=6)
+    session.suggest(PREFIX, SUFFIX)
+    jumped = SOURCE[:1000], SOURCE[1100:]
+    session.run_ahead(*jumped)
+    before = computed(m)
+    session.suggest(jumped[0] + "x", jumped[1])
+    assert computed(m) - before < 60
+    assert session.warm(jumped[0] + "xy", jumped[1]) is None
+    m.scheduler.close()
+
+
+def test_a_new_hole_is_used_only_when_it_is_ready() -> None:
+    m = model()
+    session = Editing(m, max_tokens=6)
+    session.suggest(PREFIX[:3000], SUFFIX)
+    hole = session._anchor
+    typed = PREFIX[:3200]
+    session.suggest(typed, SUFFIX)
+    assert session._anchor is hole and session.warm(typed, SUFFIX) is not None
+    session.run_ahead(typed, SUFFIX, is_superseded=lambda: True)
+    session.suggest(typed + "x", SUFFIX)
+    assert session._anchor is hole
+    session.run_ahead(typed + "x", SUFFIX)
+    before = computed(m)
+    session.suggest(typed + "xy", SUFFIX)
+    assert session._anchor is not hole and computed(m) - before < 60
+    m.scheduler.close()
+
+
+def test_related_texts_change_nothing() -> None:
+    m = model()
+    plain = Editing(m, max_tokens=12, stop=[]).suggest(PREFIX, SUFFIX)
+    other = Editing(model(), max_tokens=12, stop=[], related=[f"{PREFIX[-200:]}{plain}", ""]).suggest(PREFIX, SUFFIX)
+    assert plain == other
+
+
+def test_arguments_of_a_session() -> None:
+    with pytest.raises(UsageError, match="stop is"):
+        Editing(model(), stop="\n")
+    with pytest.raises(UsageError, match="stop is"):
+        Editing(model(), stop=[""])
+    with pytest.raises(UsageError, match="max tokens"):
+        Editing(model(), max_tokens=0)
