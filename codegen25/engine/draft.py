@@ -14,7 +14,7 @@ from typing import Protocol
 
 # Tokens that two texts may be compared backwards; and how many earlier places, the latest first, are compared.
 LONGEST_MATCH = 32
-PLACES = 8
+PLACES = 24
 # An earlier answer is taken up again behind that many equal tokens, or behind all there are.
 SURE_MATCH = 8
 REMEMBERED = 64
