@@ -118,7 +118,7 @@ def build(
         for name, weight in source.weights():
             made[name] = _made(native, source, name, weight, plan.get(name), threads)
             del weight  # before the next one is read
-        return CpuBackend(_engine(native, source.config, made, threads, isa), source.config)
+        return CpuBackend(_engine(native, source, made, threads, isa), source.config)
     except MemoryError as error:
         raise CodegenError(f"{source.path}: the memory ran out while loading; use a smaller model") from error
 
@@ -221,12 +221,18 @@ def _rounded(
     return matrix
 
 
-def _engine(native: Any, config: ModelConfig, made: dict[str, Any], threads: int, isa: str) -> Engine:
+def _engine(native: Any, source: Source, made: dict[str, Any], threads: int, isa: str) -> Engine:
+    config = source.config
     layers = [tuple(made[f"layers.{n}.{name}.weight"] for name in _LAYER) for n in range(config.layers)]
-    engine: Engine = native.Engine(
-        hidden=config.hidden_size, intermediate=config.intermediate_size, heads=config.heads,
-        kv_heads=config.kv_heads, head_dim=config.head_dim, max_positions=config.max_positions,
-        rope_theta=config.rope_theta, eps=config.rms_norm_eps, embedding=made["embed_tokens.weight"],
-        head=made.get("lm_head.weight"), layers=layers, norm=made["norm.weight"], threads=threads, isa=isa,
-    )  # fmt: skip
+    try:
+        engine: Engine = native.Engine(
+            hidden=config.hidden_size, intermediate=config.intermediate_size, heads=config.heads,
+            kv_heads=config.kv_heads, head_dim=config.head_dim, max_positions=config.max_positions,
+            rope_theta=config.rope_theta, eps=config.rms_norm_eps, embedding=made["embed_tokens.weight"],
+            head=made.get("lm_head.weight"), layers=layers, norm=made["norm.weight"], threads=threads, isa=isa,
+        )  # fmt: skip
+    except ValueError as error:
+        raise CodegenError(
+            f"{source.path}: the native engine cannot run it ({error}); use PyTorch, by a dtype"
+        ) from error
     return engine
