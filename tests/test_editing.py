@@ -181,6 +181,31 @@ def test_a_jump_from_the_beginning_to_the_end_of_a_long_file() -> None:
     assert after.trimmed and len(parts(NANO, prompt)[0]) > 80
 
 
+def shares(prompt: Prompt) -> tuple[int, int]:
+    """How many ids of a prompt are head, and how many suffix."""
+    first = prompt.ids.index(NANO.masks[0])
+    return first, prompt.ids.index(NANO.masks[0], first + 1) - first - 3
+
+
+def test_head_and_suffix_have_a_fair_share_wherever_the_cursor_jumps() -> None:
+    limits = Limits.of(600, 32)
+    anchor: Anchor | None = None
+    for at in (6000, 3800, 4200, 5000, 2500, 7500, 6500, 5900, 3000):
+        anchor, prompt = place(NANO, limits, anchor, SOURCE[:at], SOURCE[at:])
+        head, suffix = shares(prompt)
+        assert head >= (limits.around - 30) // 2
+        assert suffix >= (limits.around - limits.tail) // 4 - 40  # a line may not fit
+
+
+def test_a_line_put_in_far_above_leaves_the_head_at_a_line_start() -> None:
+    limits = Limits.of(600, 32)
+    text = SOURCE.replace("a", "é")  # a character is not a byte
+    anchor, old = place(NANO, limits, None, text[:6000], text[6000:])
+    assert anchor.start and text[anchor.start - 1] == "\n"
+    _, new = place(NANO, limits, anchor, "# a comment\n" + text[:6000], text[6000:])
+    assert new == old
+
+
 def test_a_file_that_is_one_line() -> None:
     limits = Limits.of(200, 32)
     text = "x = [" + "1, 22, 'é', " * 40_000
