@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codegen25 import editing
+from codegen25 import editing, infill
 from codegen25.bench import typing
+from codegen25.bench.figures import Options
 from codegen25.bench.peer import PeerError
 from codegen25.bench.session import Event, Moment, generate, library_files, replay
 from codegen25.bench.typing import Author, LlamaClient, costs, percentile, stretches
 from codegen25.editing import Editing, Limits
 from codegen25.engine.answer import Request
+from codegen25.model.gguf_export import export_gguf
 from codegen25.tokenizer import from_folder
 
 NANO = from_folder(Path(editing.__file__).parent / "models" / "nano")
@@ -75,6 +78,7 @@ def test_keys_that_got_no_answer_wait_for_the_next_one() -> None:
     assert (one.asked, one.superseded, one.along) == (4, 2, 0)
     assert len(one.times) == len(one.first) == 4
     assert one.times[0] > one.times[1] > one.times[2]
+    assert len(one.answered) == 2
     assert engine.texts == []
 
 
@@ -131,6 +135,20 @@ def test_percentile_is_the_nearest_rank(percent: float, value: float) -> None:
     assert percentile([5, 3, 1, 2, 4], percent) == value
 
 
+def test_figures_of_a_run() -> None:
+    quick, slow = author(Scripted(*"xyz")), author(Scripted(None, None, "z"))
+    for one in (quick, slow):
+        one.work(session(("type", "a"), ("type", "b"), ("type", " ")))
+    quick.times, slow.times = [0.01, 0.02], [0.1, 0.2]
+    figures = {(f.name, f.peer_name): f for f in typing._time_figures([{"ours": quick, "same": slow}], "")}
+    judged = figures["typing: time to suggestion, p95", typing.PEERS["same"]]
+    assert (judged.ours, judged.peer, judged.holds) == ([20], [200], True)
+    assert judged.to_json()["peer_keys"][0]["superseded"] == 2
+    assert sum(figure.bar is not None for figure in figures.values()) == 1
+    alone = list(typing._time_figures([{"ours": quick}], "no network"))
+    assert len(alone) == 4 and all(f.note == "no network" and f.ratio is None for f in alone)
+
+
 # ------------------------------------------------------------------------------------------------------------- a server
 
 
@@ -165,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield running
         running.shutdown()
@@ -212,3 +230,23 @@ def test_a_server_that_does_not_answer(server: Server, lines: list[bytes]) -> No
 def test_no_server() -> None:
     with pytest.raises(PeerError, match="no answer"):
         LlamaClient("http://127.0.0.1:9", NANO).answer(replace(REQUEST, stop=()), math.inf, lambda: None)
+
+
+@pytest.mark.slow
+def test_llama_cpp_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("xllamacpp")
+    path = tmp_path / "nano.gguf"
+    export_gguf(Path(editing.__file__).parent / "models" / "nano", path, lambda line: None)
+    monkeypatch.setattr(typing, "environment", lambda *_: sys.executable)
+    options = Options(tmp_path, 1, 1, ("llama.cpp",), lambda line: None)
+    stops = frozenset(infill.stops(NANO))
+    prompt = [*NANO.encode("def mean(values):\n"), NANO.masks[0], NANO.eot, NANO.sep, NANO.masks[0]]
+    asked = Request([*prompt, *NANO.encode("    return sum(values) / len")], np.ones(1, bool), stops, b"(", 8, ("\n",))
+    with typing.LlamaServer(options, path, 256, 0) as running:
+        answers = [LlamaClient(running.address, NANO).answer(asked, math.inf, lambda: None) for _ in range(2)]
+        assert LlamaClient(running.address, NANO).answer(asked, 0, lambda: None) is None
+    assert answers == ["values)", "values)"]
+    with pytest.raises(PeerError, match="no answer"):
+        LlamaClient(running.address, NANO).answer(asked, math.inf, lambda: None)
+    with pytest.raises(PeerError, match="did not start"):
+        typing.LlamaServer(options, tmp_path / "missing.gguf", 256, 0)

@@ -42,6 +42,7 @@ STOP = "\n"
 CACHE_REUSE = 256  # llama.cpp's, for the usual layout: what its editor plugins recommend
 BAR = Bar("<=", 0.5)
 LLAMA = "llama.cpp"
+PEERS = {"same": "llama.cpp server, same prompts", "plain": "llama.cpp server, usual layout"}
 
 
 class Engine(Protocol):
@@ -182,6 +183,7 @@ class Author:
     longest_pause: float
     times: list[float] = field(default_factory=list)  # from a key to a whole suggestion
     first: list[float] = field(default_factory=list)  # from a key to any of it
+    answered: list[float] = field(default_factory=list)  # `times`, of the keys that were not superseded alone
     asked: int = 0
     along: int = 0
     superseded: int = 0
@@ -213,6 +215,7 @@ class Author:
         if text is None:
             self.superseded += 1
             return
+        self.answered.append(time.perf_counter() - now)
         self.editing.computed()
         self.editing.remember(moment.prefix, moment.suffix, text)
         self._some_text()
@@ -321,22 +324,38 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def _time_figures(results: Sequence[Mapping[str, Author]], missing: str) -> Iterator[Figure]:
-    peers = {"same": "llama.cpp server, same prompts", "plain": "llama.cpp server, usual layout"}
-    for what, label in (("times", "time to suggestion"), ("first", "time to its first text")):
-        for percent in (50, 95):
-            for peer, peer_name in peers.items():
-                ours, theirs = (
-                    [1000 * percentile(getattr(r[name], what), percent) for r in results if name in r]
-                    for name in ("ours", peer)
-                )
-                bar = BAR if (what, percent, peer) == ("times", 95, "same") else None
-                more = {name: [_counts(r[name]) for r in results if name in r] for name in ("ours", peer)}
-                name = f"typing: {label}, p{percent}"
-                yield Figure(name, "ms", ours, theirs, peer_name, bar, missing, {"keys": more} if bar else {})
+    ours = [result["ours"] for result in results]
+    for peer, peer_name in PEERS.items():
+        theirs = [result[peer] for result in results if peer in result]
+        if not theirs and peer != "same":
+            continue  # said once
+        for what, label in (("times", "time to suggestion"), ("first", "time to its first text")):
+            for percent in (50, 95):
+                is_judged = (peer, what, percent) == ("same", "times", 95)
+                yield Figure(
+                    f"typing: {label}, p{percent}", "ms", _percentiles(ours, what, percent),
+                    _percentiles(theirs, what, percent), peer_name, BAR if is_judged else None, missing,
+                    {"ours_keys": _counts(ours), "peer_keys": _counts(theirs)} if is_judged else {},
+                )  # fmt: skip
 
 
-def _counts(author: Author) -> dict[str, Any]:
-    return {"asked": author.asked, "typed_along": author.along, "superseded": author.superseded}
+def _percentiles(authors: Sequence[Author], what: str, percent: float) -> list[float]:
+    """Milliseconds, of each author's `times` or `first`."""
+    return [1000 * percentile(getattr(author, what), percent) for author in authors if getattr(author, what)]
+
+
+def _counts(authors: Sequence[Author]) -> list[dict[str, Any]]:
+    """Of each: keys that asked, and were superseded; keys that had nothing to ask; times of whole answers alone."""
+    return [
+        {
+            "asked": author.asked,
+            "superseded": author.superseded,
+            "typed_along": author.along,
+            "answered_p50_ms": round(1000 * percentile(author.answered, 50), 1) if author.answered else None,
+            "answered_p95_ms": round(1000 * percentile(author.answered, 95), 1) if author.answered else None,
+        }
+        for author in authors
+    ]
 
 
 def _token_figures(tokens: Sequence[tuple[list[int], list[int]]]) -> Iterator[Figure]:
