@@ -378,16 +378,13 @@ def test_damaged_gguf(tmp_path: Path) -> None:
     refused(path, "lm_head.weight", "NaN")
     tiny_gguf.write(path, tiny_gguf.theirs(), changes={"llama.block_count": 10**9})
     refused(path, "parameters", "bytes")
-    for key, value in {
-        "llama.embedding_length": "x",
-        "llama.attention.head_count": 0,
-        "tokenizer.ggml.tokens": 3,
-    }.items():
+    wrong = {"llama.embedding_length": "x", "llama.attention.head_count": 0, "tokenizer.ggml.tokens": 3}
+    for key, value in wrong.items():
         tiny_gguf.write(path, tiny_gguf.theirs(), changes={key: value})
         refused(path, key)
 
 
-# --------------------------------------------------------------------------------------------------------- the base install
+# ---------------------------------------------------------------------------------------------------- the base install
 
 
 @pytest.fixture
@@ -451,6 +448,6 @@ def test_a_backend_keeps_its_promises(folder: Path) -> None:
     for sequence in (one, two, fork):
         backend.free(sequence)
     assert backend.cache_bytes == 0
-    for rows in ([(one, [1], False)], [(backend.new(), [], False)], [(backend.new(), [96], False)]):
+    for sequence, ids in ((one, [1]), (backend.new(), list[int]()), (backend.new(), [96])):
         with pytest.raises(ValueError, match=r".+"):
-            backend.forward(rows)
+            backend.forward([(sequence, ids, False)])

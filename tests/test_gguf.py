@@ -17,6 +17,8 @@ from codegen25.config import from_hf
 from codegen25.errors import CodegenError
 from codegen25.model.gguf import GGUF
 from codegen25.model.llama import Llama
+from codegen25.model.weights import Quantized
+from codegen25.tokenizer import DIGITS_PATTERN, GPT2_PATTERN, to_byte_characters
 
 IDS_BT = torch.randint(len(tiny_gguf.TOKENS), (2, 40), generator=torch.Generator().manual_seed(7))
 Writer = Callable[..., Path]
@@ -83,6 +85,67 @@ def test_vocabulary(written: Writer) -> None:
     assert source.tokens() == tiny_gguf.TOKENS
     assert source.control() == {name: id for id, name in enumerate(tiny_gguf.CONTROL)}
     assert source.merges() == tiny_gguf.MERGES
+
+
+# What SmolLM2 lacks: every byte of text, and the control tokens of the format.
+OURS = ("<|endoftext|>", "<mask_1>", "<sep>", "<eom>")
+BYTES = [to_byte_characters(bytes([byte])) for byte in range(256)]
+VOCABULARY = [*BYTES, *(left + right for left, right in tiny_gguf.MERGES), *OURS]
+
+
+def vocabulary(padding: int = 0, **changes: Any) -> dict[str, Any]:
+    """Metadata of a tokenizer that we can reproduce, `padding` unused rows at its end."""
+    size = len(VOCABULARY) + padding
+    return {
+        "tokenizer.ggml.tokens": VOCABULARY + [f"[PAD{n}]" for n in range(padding)],
+        "tokenizer.ggml.token_type": [
+            1 if id < len(VOCABULARY) - len(OURS) else 3 if id < len(VOCABULARY) else 5 for id in range(size)
+        ],
+    } | {f"tokenizer.ggml.{key}": value for key, value in changes.items()}
+
+
+@pytest.mark.parametrize("pre", ["smollm", "starcoder", "gpt-2"])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_tokenizer(pre: str, padding: int, written: Writer) -> None:
+    found = GGUF(written(changes=vocabulary(padding, pre=pre))).tokenizer()
+    assert found.control == {name: id for id, name in enumerate(VOCABULARY) if name in OURS}
+    assert found.n_vocab == len(VOCABULARY)
+    assert found.pattern == (GPT2_PATTERN if pre == "gpt-2" else DIGITS_PATTERN)
+    text = "def été(x):\n    return 2024\n"
+    ids = found.encode(text)
+    assert found.decode(ids) == text and VOCABULARY.index("def") in ids
+
+
+TYPES = vocabulary()["tokenizer.ggml.token_type"]
+OTHER_TOKENIZERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sentencepiece": ("'llama'.*only byte-level BPE", vocabulary(model="llama")),
+    "unknown pre-tokenizer": ("'llama-bpe'.*only byte-level", vocabulary(pre="llama-bpe")),
+    "user-defined": ("'!'.* of type 4, neither", vocabulary(token_type=[*TYPES[:33], 4, *TYPES[34:]])),
+    "unused in the middle": ("'!'.* of type 5", vocabulary(token_type=[*TYPES[:33], 5, *TYPES[34:]])),
+    "fewer types": ("types of tokens", vocabulary(token_type=TYPES[1:])),
+    "twice": ("collide", vocabulary(tokens=["!", *VOCABULARY[1:]])),
+    "merges of nothing": ("not a valid tokenizer", vocabulary(merges=["x yz"])),
+    "merges that are none": ("not a valid tokenizer", vocabulary(merges=["xyz"])),
+    "lacking bytes": ("no token for", {}),
+}
+
+
+@pytest.mark.parametrize("match, changes", OTHER_TOKENIZERS.values(), ids=OTHER_TOKENIZERS.keys())
+def test_tokenizers_that_are_not_ours(match: str, changes: dict[str, Any], written: Writer) -> None:
+    assert_refused(written(changes=changes), match, lambda path: GGUF(path).tokenizer())
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_blocks_that_come_as_they_are(kind: str, written: Writer) -> None:
+    """Against the gguf package's own dequantization, to the bit."""
+    path = written(quantization=gguf.GGMLQuantizationType[kind])
+    theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    found = dict(GGUF(path).weights())
+    assert isinstance(found["layers.0.mlp.up_proj.weight"], Quantized)
+    for ours, name in (("layers.0.mlp.up_proj", "blk.0.ffn_up"), ("embed_tokens", "token_embd")):
+        tensor = theirs[f"{name}.weight"]
+        expected = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        assert np.array_equal(found[f"{ours}.weight"].widened(), expected), name
 
 
 def test_what_a_file_may_leave_out(written: Writer) -> None:
