@@ -105,6 +105,23 @@ def test_what_goes_another_way_is_forked(prompt: list[int], common: int) -> None
     assert len(cache) == 1 and [1, 2, 3] in backend.held.values()
 
 
+def test_of_busy_sequences_a_fork_is_cut_where_they_have_more() -> None:
+    backend = Ids()
+    cache = PrefixCache(backend, 100)
+    cache.put(backend.holding([1, 2, 3]), [1, 2, 3])
+    busy = [(backend.holding(ids), ids) for ids in ([1, 2, 3, 4, 5], [1, 2], [9])]
+    sequence, length = cache.take([1, 2, 3, 4, 6], busy)
+    assert (backend.held[sequence], length) == ([1, 2, 3, 4], 4) and len(cache) == 1
+    sequence, length = cache.take([1, 2, 4], busy)
+    assert (backend.held[sequence], length) == ([1, 2], 2)
+    # With as much in common, what is idle comes first, and is handed over.
+    sequence, length = cache.take([1, 2, 3, 7], busy)
+    assert (backend.held[sequence], length) == ([1, 2, 3], 3) and len(cache) == 0
+    assert [backend.held[each] for each, _ in busy] == [[1, 2, 3, 4, 5], [1, 2], [9]]
+    sequence, length = cache.take([8, 8], busy)
+    assert (backend.held[sequence], length) == ([], 0)
+
+
 def test_the_least_recently_used_goes_first() -> None:
     backend = Ids()
     cache = PrefixCache(backend, 9)

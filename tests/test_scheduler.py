@@ -90,7 +90,7 @@ def held(scheduler: Scheduler) -> None:
     """No sequence is lost: each is at work on a request, or in the cache."""
     backend = scheduler.backend
     assert isinstance(backend, TorchBackend)
-    working = [work.sequence for work in scheduler._running]
+    working = [work.sequence for work in scheduler._running if work.sequence is not None]
     assert sorted(backend._caches) == sorted([*working, *scheduler._cache._used.values()])
 
 
@@ -249,6 +249,21 @@ def test_what_was_typed_is_all_that_is_computed() -> None:
     assert scheduler.counts.reused == sum(len(ids) - typed - 1 for typed in range(7, 0, -1)) + 2 * (len(ids) - 1) + 16
 
 
+def test_what_another_request_is_computing_is_shared() -> None:
+    """Several cursors in one file: the second prompt waits for its turn and then finds the beginning done."""
+    backend = Recording()
+    scheduler = Scheduler(backend, T, prefill_chunk=32, longest_draft=0)
+    wanted = [request(BASE * 5 + end, max_tokens=5) for end in ("a", "b(", "(((")]
+    tickets = [scheduler.submit(each) for each in wanted]
+    pieces = rest(scheduler)
+    assert all(same(said(pieces, ticket), alone(each)) for ticket, each in zip(tickets, wanted, strict=True))
+    counts = {piece.request: piece.counts for piece in pieces if piece.finish}
+    first, *others = [counts[ticket] for ticket in tickets]
+    assert first is not None and first.reused == 0
+    assert all(each is not None and each.reused >= len(wanted[0].prompt) - 32 for each in others)
+    held(scheduler)
+
+
 def test_forgetting() -> None:
     scheduler = Scheduler(TorchBackend(LLAMA), T)
     scheduler.submit(request(BASE, max_tokens=4))
@@ -360,13 +375,13 @@ def test_sampling_with_drafts_keeps_the_distribution() -> None:
     vocabulary[ids] = True
     scheduler = Scheduler(TorchBackend(LLAMA), T)
     counts = dict.fromkeys(product(ids, repeat=3), 0)
-    for n in range(1500):
+    for n in range(1200):
         wanted = Request(prompt, vocabulary, ENDS, max_tokens=3, sampling=Sampling(temperature=1), index=n)
         scheduler.submit(wanted)
         counts[tuple(piece.token for piece in rest(scheduler) if piece.token is not None)] += 1
-    assert scheduler.counts.drafted > 1000 and 0.1 < scheduler.counts.accepted / scheduler.counts.drafted < 0.9
-    expected = {answer: 1500 * p for answer, p in exact(prompt, ids, 3).items()}
-    assert min(expected.values()) > 3
+    assert scheduler.counts.drafted > 800 and 0.1 < scheduler.counts.accepted / scheduler.counts.drafted < 0.9
+    expected = {answer: 1200 * p for answer, p in exact(prompt, ids, 3).items()}
+    assert min(expected.values()) > 2.5
     assert sum((counts[answer] - e) ** 2 / e for answer, e in expected.items()) < 103.4
 
 

@@ -7,7 +7,7 @@ of a prompt then stand right beside the place where the prompt itself would stan
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,21 +47,29 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def take(self, ids: Sequence[int]) -> tuple[int, int]:
+    def take(self, ids: Sequence[int], busy: Iterable[tuple[int, Sequence[int]]] = ()) -> tuple[int, int]:
         """(a sequence for the caller, how many of `ids` it holds): all but the last one at the most.
 
-        An entry that `ids` goes on from is handed over; of one that went another way a fork is cut.
+        An entry that `ids` goes on from is handed over; of one that went another way a fork is cut, as it is of a
+        `busy` sequence, given with the ids that it holds, that has more in common.
         """
         key = _key(ids)
+        length, source = max(
+            ((common_prefix(key, _key(others)), other) for other, others in busy if others[0] == ids[0]), default=(0, 0)
+        )
         place = bisect_left(self._keys, key)
         near = [(common_prefix(key, other), other) for other in self._keys[max(0, place - 1) : place + 1]]
-        length, other = max(near, default=(0, b""))
-        length = min(length, len(ids) - 1)
-        if length <= 0:
+        cached, other = max(near, default=(0, b""))
+        most = len(ids) - 1
+        if min(most, cached) >= min(most, length):
+            length = cached
+            if 0 < length <= most and len(other) == length * _WIDTH:
+                return self._remove(other), length
+            source = self._touch(other) if min(most, length) else 0
+        length = min(most, length)
+        if not length:
             return self._backend.new(), 0
-        if len(other) == length * _WIDTH:
-            return self._remove(other), length
-        fork = self._backend.fork(self._touch(other))
+        fork = self._backend.fork(source)
         self._backend.truncate(fork, length)
         return fork, length
 

@@ -41,14 +41,17 @@ FIRST_GUESSES = (0.9, 0.6)
 
 @dataclass(eq=False)
 class _Work:
-    """A request in flight. Its sequence holds the first `held` of `ids`, the prompt and the answer so far."""
+    """A request in flight. Its sequence holds the first `held` of `ids`, the prompt and the answer so far.
+
+    It gets a sequence when its prompt begins to run, so that it finds what the requests before it have computed.
+    """
 
     answer: Answer
     ids: list[int]
-    sequence: int
-    held: int
     drafts: list[Draft]
     acceptance: list[Acceptance]
+    sequence: int | None = None
+    held: int = 0
     twins: list[Answer] = field(default_factory=list)  # of equal prompts; they get forks when the prompt has run
 
     @property
@@ -61,6 +64,7 @@ class _Row:
     """What one request runs in this step: tokens it knows, then a draft by the source `source`."""
 
     work: _Work
+    sequence: int
     tokens: list[int]
     is_last: bool  # whether the next token can be chosen behind them
     draft: list[int] = field(default_factory=list)
@@ -170,7 +174,7 @@ class Scheduler:
                 self._end(work)
 
     def _admit(self) -> list[Piece]:
-        """Give every new request a sequence, or make it the twin of one whose equal prompt is being run."""
+        """Line every new request up, or make it the twin of one whose equal prompt has not run to its end."""
         pieces = []
         with self._lock:
             waiting, self._waiting = self._waiting, []
@@ -181,28 +185,33 @@ class Scheduler:
             elif twin := next((work for work in self._running if work.prefilling and work.ids == prompt), None):
                 twin.twins.append(answer)
             else:
-                sequence, held = self._cache.take(prompt)
-                self._start(answer, prompt, sequence, held)
+                self._running.append(self._work(answer, prompt))
         return pieces
 
-    def _start(self, answer: Answer, ids: list[int], sequence: int, held: int) -> _Work:
+    def _work(self, answer: Answer, ids: list[int]) -> _Work:
         drafts: list[Draft] = [self._earlier, Lookup(answer.request.related), *self._drafts]
-        acceptance = [Acceptance(overall.rate) for overall in self._acceptance]
-        work = _Work(answer, ids, sequence, held, drafts, acceptance)
-        answer.counts.reused = held
-        self._running.append(work)
-        return work
+        return _Work(answer, ids, drafts, [Acceptance(overall.rate) for overall in self._acceptance])
+
+    def _acquire(self, work: _Work) -> None:
+        """A sequence that holds as much of the prompt as there is anywhere."""
+        busy = [(w.sequence, w.ids[: w.held]) for w in self._running if w.sequence is not None and w.held]
+        work.sequence, work.held = self._cache.take(work.ids, busy)
+        work.answer.counts.reused = work.held
 
     def _schedule(self) -> list[_Row]:
         """A row for every request: its next token, or what of its prompt there is room for in this step."""
         room, rows = self.prefill_chunk, []
         for work in self._running:
+            if work.sequence is None and room:
+                self._acquire(work)
+            if work.sequence is None:
+                continue
             waiting = len(work.ids) - work.held
             count = min(waiting, max(room, 1 - work.prefilling))
             if work.prefilling:
                 room -= count
             if count:
-                rows.append(_Row(work, work.ids[work.held : work.held + count], count == waiting))
+                rows.append(_Row(work, work.sequence, work.ids[work.held : work.held + count], count == waiting))
         if self.longest_draft:
             self._add_drafts(rows)
         return rows
@@ -254,14 +263,14 @@ class Scheduler:
 
     def _run(self, rows: Sequence[_Row]) -> list[Logits] | None:
         """One forward pass; None when there is not enough memory even without the cache of prompts to come."""
-        call = [(row.work.sequence, row.tokens + row.draft, bool(row.draft)) for row in rows]
+        call = [(row.sequence, row.tokens + row.draft, bool(row.draft)) for row in rows]
         for _ in range(2):
             started = time.perf_counter()
             try:
                 logits = self.backend.forward(call)
             except MemoryError:
                 for row in rows:
-                    self.backend.truncate(row.work.sequence, row.work.held)
+                    self.backend.truncate(row.sequence, row.work.held)
                 self._cache.clear()
             else:
                 self._cost.record(sum(len(ids) for _, ids, _ in call), time.perf_counter() - started)
@@ -291,13 +300,18 @@ class Scheduler:
             work.answer.counts.computed += len(row.tokens) + len(row.draft)
             if not row.is_last:
                 continue
-            twins, work.twins = work.twins, []
-            for twin in twins:
-                self._start(twin, list(work.ids), self.backend.fork(work.sequence), work.held)
-            together = self._running[len(self._running) - len(twins) :]
-            for each in (work, *together):
+            for each in (work, *self._fork_twins(row)):
                 pieces += self._advance(each, row, out[-1 - len(row.draft) :], now)
         return pieces
+
+    def _fork_twins(self, row: _Row) -> list[_Work]:
+        """The prompt has run: those who wait for the same one start from here."""
+        twins, row.work.twins = [self._work(answer, list(row.work.ids)) for answer in row.work.twins], []
+        for twin in twins:
+            twin.sequence, twin.held = self.backend.fork(row.sequence), row.work.held
+            twin.answer.counts.reused = twin.held
+            self._running.append(twin)
+        return twins
 
     def _advance(self, work: _Work, row: _Row, logits: Logits, now: float) -> list[Piece]:
         """Choose tokens while they are what was drafted, and one more. `logits` [draft + 1, V]."""
@@ -315,7 +329,7 @@ class Scheduler:
                 break
         if draft:
             work.held += accepted
-            self.backend.truncate(work.sequence, work.held)
+            self.backend.truncate(row.sequence, work.held)
             for acceptance in (work.acceptance[row.source], self._acceptance[row.source]):
                 acceptance.record(min(len(pieces), len(draft)), accepted)
             answer.counts.drafted += len(draft)
@@ -333,12 +347,14 @@ class Scheduler:
             answered.pop()
         self._earlier.remember(request.prompt, answered)
         self.counts.add(work.answer.counts)
-        self._cache.put(work.sequence, work.ids[: work.held])
+        if work.sequence is not None:
+            self._cache.put(work.sequence, work.ids[: work.held])
 
     def _abort(self) -> None:
         running, self._running = self._running, []
         for work in running:
-            self.backend.free(work.sequence)
+            if work.sequence is not None:
+                self.backend.free(work.sequence)
         with self._lock:
             self._waiting.clear()
             self._cancelled.clear()
