@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from publisher_folder import random_llama
 
 from codegen25 import complete as module
 from codegen25 import infill
-from codegen25.complete import Model
+from codegen25.complete import Completion, Model, Options
 from codegen25.config import ModelConfig
 from codegen25.engine import healing
 from codegen25.engine.backend import Logits, Row
@@ -273,6 +274,46 @@ def test_a_stop_string_completes_a_span() -> None:
     text = m.infill(HEAD, SUFFIX, max_tokens=8).text
     completion = m.infill(HEAD, SUFFIX, max_tokens=8, stop=[text[3:6]])
     assert completion.text == text[: text.index(text[3:6])] and completion.finish_reason == "stop"
+
+
+# ------------------------------------------------------------------------------------------- what a model remembers
+
+
+def test_what_is_remembered_changes_no_answer() -> None:
+    """Typed on, asked again, with other files open: as if asked for the first time."""
+    forgetful, m = model(), Model(TorchBackend(LLAMA), T)
+
+    def ask(m: Model, **options: Unpack[Options]) -> Iterator[Completion]:
+        for typed in (0, 1, 2, 9):
+            yield m.complete(HEAD + SUFFIX[:typed], max_tokens=6, **options)
+            yield m.infill(HEAD + "    for v"[:typed], SUFFIX, max_tokens=6, **options)
+        yield from m.samples(HEAD, 2, max_tokens=6, **options)
+        yield from m.infill_holes([HEAD, "\n\nz = 2", SUFFIX], max_tokens=4, **options)
+
+    for sampling in (Sampling(), SAMPLED):
+        expected = list(ask(forgetful, sampling=sampling))
+        for _ in range(2):
+            for ours, theirs in zip(ask(m, sampling=sampling, extra=[SOURCE[:2000], HEAD]), expected, strict=True):
+                assert replace(ours, logprobs=()) == replace(theirs, logprobs=())
+                assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+    assert m.scheduler.counts.reused > m.scheduler.counts.computed
+    m.forget()
+    assert m.backend.cache_bytes == 0
+
+
+def test_the_next_hole_computes_no_more_than_is_new() -> None:
+    m = Model(TorchBackend(LLAMA), T)
+    first, second = m.infill_holes([HEAD, "\n\nz = 2", SUFFIX], anchor=0, max_tokens=5)
+    assert m.scheduler.counts.reused >= first.prompt_tokens
+    assert second.prompt_tokens - first.prompt_tokens < 20
+
+
+def test_options_that_are_none() -> None:
+    m = model()
+    with pytest.raises(TypeError, match="temperature"):
+        m.complete("x", temperature=1)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="extra is the string 'x'"):
+        m.complete("x", extra="x")
 
 
 # ------------------------------------------------------------------------------------- the window, and odd arguments

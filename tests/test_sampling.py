@@ -177,6 +177,26 @@ def test_log_softmax_is_torchs() -> None:
         np.testing.assert_allclose(sampling.log_softmax(row), theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_logprob_is_one_of_log_softmax(seed: int) -> None:
+    logits = np.append(random_logits(seed), np.float32(-np.inf))
+    before = logits.copy()
+    assert [sampling.logprob(logits, token) for token in range(SIZE + 1)] == sampling.log_softmax(logits).tolist()
+    assert (logits == before).all()
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 3000])
+def test_choices_are_where_the_cumulated_probabilities_say(size: int) -> None:
+    """Also across blocks, and for tokens that cannot come."""
+    rng = np.random.default_rng(size)
+    logits = np.where(rng.random(size) < 0.5, -np.inf, 9 * rng.standard_normal(size)).astype(np.float32)
+    logits[size // 2] = 1
+    p = sampling.probabilities(logits, Sampling(temperature=1))
+    for number in rng.random(300).tolist():
+        token = sampling.choose(logits, Sampling(temperature=1), _Ends(number))  # type: ignore[arg-type]
+        assert p[token] > 0 and p[:token].sum() <= number + 1e-12 and p[: token + 1].sum() >= number - 1e-12
+
+
 def test_penalty_leaves_its_input_and_the_unseen_alone() -> None:
     logits = np.array([2, -2, 3, 0], dtype=np.float32)
     assert sampling.penalize(logits, {0, 1}, 2.0).tolist() == [1, -4, 3, 0]

@@ -99,6 +99,7 @@ class Answer:
         self.finish: Finish | None = None
         self.counts = Counts(prompt=len(request.prompt))
         self._tokenizer, self._allowed = tokenizer, allowed
+        self._banned = np.flatnonzero(~request.vocabulary)
         self._added = 0
         self._held = ""
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -128,13 +129,16 @@ class Answer:
         late = request.deadline is not None and now >= request.deadline
         return token, self._accept(token, sampling.logprob(logits, token), late)
 
-    def _choose(self, logits: sampling.Row) -> int:
+    def _choose(self, raw: sampling.Row) -> int:
         choice = self.request.sampling
-        logits = sampling.penalize(logits, self._seen, choice.repetition_penalty)
+        logits = sampling.penalize(raw, self._seen, choice.repetition_penalty)
         if self.required:
             ids = self._allowed(self.required)
             return int(ids[sampling.choose(logits[ids], choice, self._rng)])
-        return sampling.choose(logits, choice, self._rng, self.request.vocabulary)
+        if logits is raw:  # which is not ours: others may choose from the same row
+            logits = raw.copy()
+        logits[self._banned] = -np.inf
+        return sampling.choose(logits, choice, self._rng)
 
     def _accept(self, token: int, logprob: float, late: bool) -> Piece:
         """Put a token's bytes behind the answer, less those that only repeat the prompt."""

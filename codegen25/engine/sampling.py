@@ -80,65 +80,69 @@ def probabilities(logits: Row, sampling: Sampling) -> NDArray[np.float64]:
     """
     out = np.zeros(len(logits))
     ids, p = _candidates(logits, sampling)
-    out[ids] = p
+    out[ids] = p / p.sum()
     return out
 
 
+def choose(logits: Row, sampling: Sampling, rng: np.random.Generator) -> int:
+    """The next token's id. Greedy takes the lowest id of equal logits; sampling uses exactly one number of `rng`."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    ids, p = _candidates(logits, sampling)
+    at = _draw(p, rng.random())
+    return at if isinstance(ids, slice) else int(ids[at])
+
+
 def _candidates(logits: Row, sampling: Sampling) -> tuple[NDArray[np.int64] | slice, NDArray[np.float64]]:
-    """(the ids that the filters leave, ascending, or all of them, their probabilities). Sorts no more than it must."""
+    """(the ids that the filters leave, ascending, or all of them; what their probabilities are in proportion to).
+
+    Sorts no more than it must, since vocabularies are long and what is likely is short.
+    """
     assert sampling.temperature > 0, "greedy choice has no distribution"
-    p = logits.astype(np.float64)
+    ids: NDArray[np.int64] | slice = slice(None)
+    if 0 < sampling.top_k < len(logits):
+        ids = np.sort(_largest(logits, sampling.top_k))
+    p = logits[ids].astype(np.float64)
     p -= p.max()
     with np.errstate(over="ignore"):  # to -inf, at temperatures that are as good as 0
         p /= sampling.temperature
     np.exp(p, out=p)
-    ids: NDArray[np.int64] | slice = slice(None)
-    if 0 < sampling.top_k < len(p):
-        ids = np.sort(_largest(p, sampling.top_k))
-        p = p[ids]
     if sampling.top_p < 1:
-        kept = np.sort(_nucleus(p, sampling.top_p))
-        ids = kept if isinstance(ids, slice) else ids[kept]
-        p = p[kept]
+        kept = np.sort(_nucleus(logits[ids], p, sampling.top_p))
+        ids, p = kept if isinstance(ids, slice) else ids[kept], p[kept]
     if sampling.min_p > 0:
         kept = np.flatnonzero(p >= sampling.min_p * p.max())
-        ids = kept if isinstance(ids, slice) else ids[kept]
-        p = p[kept]
-    return ids, p / p.sum()
+        ids, p = kept if isinstance(ids, slice) else ids[kept], p[kept]
+    return ids, p
 
 
-def _largest(p: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Where the k largest of p stand, the largest first; of equal ones the first."""
-    border = np.partition(p, len(p) - k)[len(p) - k]
-    ids = np.flatnonzero(p >= border)
-    return ids[np.argsort(-p[ids], kind="stable")[:k]]
+def _largest(logits: Row, k: int) -> NDArray[np.int64]:
+    """Where the k largest stand, the largest first; of equal ones the first."""
+    border = np.partition(logits, len(logits) - k)[len(logits) - k]
+    ids = np.flatnonzero(logits >= border)
+    return ids[np.argsort(-logits[ids], kind="stable")[:k]]
 
 
-def _nucleus(p: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
-    """Where the largest of p stand that together are `top_p` of all; the one that crosses the border is in."""
+def _nucleus(logits: Row, p: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
+    """Where the likeliest stand that together are `top_p` of all; the one that crosses the border is in."""
     total, k = p.sum(), 256
     while True:
-        ids = _largest(p, min(k, len(p)))
+        ids = _largest(logits, min(k, len(p)))
         mass = np.cumsum(p[ids]) / total
         if mass[-1] >= top_p or len(ids) == len(p):
             return ids[: int(np.searchsorted(mass, top_p)) + 1]
         k *= 16
 
 
-def choose(
-    logits: Row, sampling: Sampling, rng: np.random.Generator, vocabulary: NDArray[np.bool_] | None = None
-) -> int:
-    """The next token's id, one of `vocabulary` (bool [V]). Greedy takes the lowest id of equal logits.
-
-    Sampling uses exactly one number of `rng`, greedy none.
-    """
-    if sampling.temperature == 0:
-        token = int(logits.argmax())
-        if vocabulary is None or vocabulary[token]:
-            return token
-        return int(np.where(vocabulary, logits, np.float32(-np.inf)).argmax())
-    if vocabulary is not None:
-        logits = np.where(vocabulary, logits, np.float32(-np.inf))
-    ids, p = _candidates(logits, sampling)
-    at = int(min(np.searchsorted(np.cumsum(p), rng.random(), side="right"), np.flatnonzero(p)[-1]))
-    return at if isinstance(ids, slice) else int(ids[at])
+def _draw(p: NDArray[np.float64], number: float) -> int:
+    """Where the cumulated p reach `number` (of [0, 1)) of their sum: looked for by blocks, then inside one."""
+    block = 256
+    sums = np.add.reduceat(p, np.arange(0, len(p), block))
+    ends = np.cumsum(sums)
+    left = number * ends[-1]
+    which = min(int(np.searchsorted(ends, left, side="right")), int(np.flatnonzero(sums)[-1]))
+    if which:
+        left -= ends[which - 1]
+    inside = p[which * block : (which + 1) * block]
+    at = min(int(np.searchsorted(np.cumsum(inside), left, side="right")), int(np.flatnonzero(inside)[-1]))
+    return which * block + at
