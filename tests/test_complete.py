@@ -284,16 +284,17 @@ def test_what_is_remembered_changes_no_answer() -> None:
     forgetful, m = model(), Model(TorchBackend(LLAMA), T)
 
     def ask(m: Model, **options: Unpack[Options]) -> Iterator[Completion]:
-        for typed in (0, 1, 2, 9):
-            yield m.complete(HEAD + SUFFIX[:typed], max_tokens=6, **options)
-            yield m.infill(HEAD + "    for v"[:typed], SUFFIX, max_tokens=6, **options)
-        yield from m.samples(HEAD, 2, max_tokens=6, **options)
-        yield from m.infill_holes([HEAD, "\n\nz = 2", SUFFIX], max_tokens=4, **options)
+        for typed in (0, 2, 9):
+            yield m.complete(HEAD + SUFFIX[:typed], **options)
+            yield m.infill(HEAD + "    for v"[:typed], SUFFIX, **options)
+        yield from m.samples(HEAD, 2, **options)
+        yield from m.infill_holes([HEAD, "\n\nz = 2", SUFFIX], **options)
 
     for sampling in (Sampling(), SAMPLED):
-        expected = list(ask(forgetful, sampling=sampling))
+        expected = list(ask(forgetful, max_tokens=4, sampling=sampling))
         for _ in range(2):
-            for ours, theirs in zip(ask(m, sampling=sampling, extra=[SOURCE[:2000], HEAD]), expected, strict=True):
+            again = ask(m, max_tokens=4, sampling=sampling, extra=[SOURCE[:2000], HEAD])
+            for ours, theirs in zip(again, expected, strict=True):
                 assert replace(ours, logprobs=()) == replace(theirs, logprobs=())
                 assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
     assert m.scheduler.counts.reused > m.scheduler.counts.computed
