@@ -188,7 +188,7 @@ def _options(rounds: int, threads: int | None, peers: str, cache: Path | None) -
     names = [] if peers == "none" else [name.strip() for name in peers.split(",")]
     for name in names:
         if name not in PEERS:
-            raise UsageError(f"--peers {name or peers!r}: choose from {', '.join(PEERS)}, or none")
+            raise UsageError(f"--peers {name or peers}: choose from {', '.join(PEERS)}, or none")
     if line := machine.disturbance():
         say(line)
     return Options(

@@ -133,6 +133,7 @@ class Pair:
 
 def run(options: Options, *, folder: Path | None = None, seed: int = 0) -> list[Figure]:
     """Tokens per second of both kinds of holes; every round has other files and places."""
+    files_of(folder, seed)  # before anything is written
     path = weights.model("nano", 4, options)
     pair = Pair(load_model(str(path), threads=options.threads, notice=options.say))
     for kind in KINDS:  # so that what a step costs is known to the schedulers

@@ -66,7 +66,10 @@ def environment(name: str, cache: Path, say: Say) -> Path:
     python, complete = folder / "bin" / "python", folder / "complete"
     if complete.exists():
         return python
-    check_disk(folder, recipe.disk, f"{name} (its environment)")
+    try:
+        check_disk(folder, recipe.disk, "the environment")
+    except CodegenError as error:
+        raise PeerError(f"{name} could not be installed: {error}") from error
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     say(f"installing {' '.join(recipe.packages)} into {folder}")
     try:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from codegen25.bench import weights
-from codegen25.bench.figures import Bar, Figure, Options
+from codegen25.bench.figures import Bar, Figure, Options, Say
 from codegen25.bench.peer import PEERS, Peer, PeerError
 from codegen25.config import SHAPES
 from codegen25.engine.backend import Backend
 from codegen25.errors import UsageError
 
+BARRED = "llama.cpp"  # the peer that the bars are about
+OURS = "codegen25"
 REST = 0.05  # seconds between turns: threads that spin for more work have gone to sleep by then
 DECODE_BARS = {"nano": Bar(">=", 2.5), "1b": Bar(">=", 1.4), "7b": Bar(">=", 1.3)}  # int4 against Q4_0
 BANDWIDTH_BAR = Bar(">=", 0.8)  # of what the machine reads, int4, where the weights are far larger than caches
@@ -39,8 +41,6 @@ class Engine(Protocol):
 
 class Ours:
     """Our engine behind the calls of a `Peer`."""
-
-    name = "codegen25"
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -80,14 +80,36 @@ class Ours:
             return time.perf_counter() - start
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runner:
-    """The engines that share a file, with the settings that were fastest for `task`."""
+    """The engines that share a file, ours first, and the peers' settings; `missing` peers cannot run, and why."""
 
     ours: Engine
-    peers: Mapping[str, Engine]
-    missing: Mapping[str, str]  # peers that cannot run, and why
-    settings: Mapping[str, Mapping[str, Any]]
+    peers: dict[str, Engine] = field(default_factory=dict)
+    settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def interleaved(self, tasks: Sequence[Mapping[str, Any]], rounds: int, say: Say) -> dict[str, list[list[float]]]:
+        """Seconds of every engine for every task, [engine][task][round]; `OURS` is the first engine.
+
+        Each has its turn in every round; a first round warms up. A peer that fails becomes `missing`.
+        """
+        seconds: dict[str, list[list[float]]] = {name: [[] for _ in tasks] for name in (OURS, *self.peers)}
+        for number in range(rounds + 1):
+            say(f"round {number} of {rounds}" if number else "warming up")
+            for name in list(seconds):
+                time.sleep(REST)
+                try:
+                    engine = self.ours if name == OURS else self.peers[name]
+                    taken = [float(engine.call(**task)["seconds"]) for task in tasks]
+                except PeerError as error:
+                    self.missing[name] = str(error)
+                    say(str(error))
+                    del seconds[name]
+                    continue
+                for known, value in zip(seconds[name], taken if number else [], strict=False):
+                    known.append(value)
+        return seconds
 
 
 def open_ours(path: Path, threads: int) -> Ours:
@@ -100,21 +122,19 @@ def open_ours(path: Path, threads: int) -> Ours:
 @contextmanager
 def running(path: Path, options: Options, task: Mapping[str, Any]) -> Iterator[Runner]:
     """All engines with the model of `path` in memory, each with the settings that do `task` fastest."""
+    options.say(f"loading {path.name}")
+    runner = Runner(open_ours(path, options.threads))
     with ExitStack() as stack:
-        peers: dict[str, Engine] = {}
-        missing: dict[str, str] = {}
-        chosen: dict[str, Mapping[str, Any]] = {}
         for name in options.peers:
             try:
-                chosen[name] = _calibrate(name, path, options, task)
+                settings = _calibrate(name, path, options, task)
                 peer = stack.enter_context(Peer.start(name, options))
-                peer.call("load", path=str(path), threads=options.threads, **chosen[name])
-                peers[name] = peer
+                peer.call("load", path=str(path), threads=options.threads, **settings)
+                runner.peers[name], runner.settings[name] = peer, settings
             except PeerError as error:
-                missing[name] = str(error)
+                runner.missing[name] = str(error)
                 options.say(str(error))
-        options.say(f"loading {path.name}")
-        yield Runner(open_ours(path, options.threads), peers, missing, chosen)
+        yield runner
 
 
 def _calibrate(name: str, path: Path, options: Options, task: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -131,56 +151,37 @@ def _calibrate(name: str, path: Path, options: Options, task: Mapping[str, Any])
     return candidates[seconds.index(min(seconds))]
 
 
-def interleaved(
-    engines: Sequence[tuple[Engine, Mapping[str, Any]]], rounds: int, say: Callable[[str], None]
-) -> list[list[float]]:
-    """Seconds of every engine's task, [engine][round]. Each has its turn in every round; a first round warms up."""
-    seconds: list[list[float]] = [[] for _ in engines]
-    for number in range(rounds + 1):
-        say(f"round {number} of {rounds}" if number else "warming up")
-        for taken, (engine, task) in zip(seconds, engines, strict=True):
-            time.sleep(REST)
-            value = float(engine.call(**task)["seconds"])
-            if number:
-                taken.append(value)
-    return seconds
-
-
 def random_ids(shape: str, count: int) -> list[int]:
-    """Token ids for a prompt: speed does not depend on what it says."""
-    return [int(id) for id in np.random.default_rng(0).integers(1000, 40000, count)]
+    """Token ids for a prompt, none of them a control token: speed does not depend on what it says."""
+    size = SHAPES[shape].vocab_size
+    return [int(id) for id in np.random.default_rng(0).integers(size // 10, size * 8 // 10, count)]
 
 
 def _label(shape: str, bits: int) -> str:
     return f"{shape} int{bits}"
 
 
-def _rates(tokens: int, seconds: Sequence[float]) -> list[float]:
-    return [tokens / value for value in seconds]
-
-
-def _note(runner: Runner, name: str, options: Options) -> dict[str, Any]:
-    return {"peer_settings": {"threads": options.threads} | dict(runner.settings.get(name, {}))}
-
-
-def _missing(figure: Figure, runner: Runner) -> list[Figure]:
-    """The same figure for each peer that could not run, which says why."""
-    return [replace(figure, peer=(), peer_name=name, note=why) for name, why in runner.missing.items()]
-
-
 def _against_peers(
-    figure: Figure, runner: Runner, tasks: Mapping[str, Any], options: Options, to_value: Callable[[float], float]
+    figure: Figure, runner: Runner, task: Mapping[str, Any], options: Options, to_value: Callable[[float], float]
 ) -> list[Figure]:
     """`figure` with numbers: ours and every peer's, measured in turn."""
-    engines = [(runner.ours, tasks), *((peer, tasks) for peer in runner.peers.values())]
-    ours, *theirs = interleaved(engines, options.rounds, options.say)
-    mine = [to_value(value) for value in ours]
-    measured = replace(figure, ours=mine)
-    figures = [
-        replace(measured, peer=[to_value(value) for value in taken], peer_name=name, more=_note(runner, name, options))
-        for name, taken in zip(runner.peers, theirs, strict=True)
-    ]
-    return (figures or ([] if runner.missing else [replace(measured, bar=None)])) + _missing(measured, runner)
+    seconds = runner.interleaved([task], options.rounds, options.say)
+    values = {name: [to_value(value) for value in taken] for name, (taken,) in seconds.items()}
+    return _per_peer(replace(figure, ours=values.pop(OURS)), runner, options, values)
+
+
+def _per_peer(figure: Figure, runner: Runner, options: Options, values: Mapping[str, Sequence[float]]) -> list[Figure]:
+    """`figure` beside every peer's numbers, or the reason why it has none; alone where no peer was asked for."""
+    figures = []
+    for name in options.peers:
+        settings = {"threads": options.threads} | dict(runner.settings.get(name, {}))
+        figures.append(
+            replace(
+                figure, peer=values.get(name, ()), peer_name=name, note=runner.missing.get(name, figure.note),
+                bar=figure.bar if name == BARRED else None, more=figure.more | {"peer_settings": settings},
+            )
+        )  # fmt: skip
+    return figures or [replace(figure, bar=None)]
 
 
 def decode(shape: str, bits: int, options: Options, *, context: int = 128, tokens: int = 64) -> list[Figure]:
@@ -192,8 +193,7 @@ def decode(shape: str, bits: int, options: Options, *, context: int = 128, token
     figure = Figure(f"decode {_label(shape, bits)}", "tok/s", (), (), "", bar)
     with running(path, options, task) as runner:
         figures = _against_peers(figure, runner, task, options, lambda seconds: tokens / seconds)
-        rates = figures[0].ours
-        return [*figures, _bandwidth(shape, bits, path, rates, options)]
+    return [*figures, _bandwidth(shape, bits, path, figures[0].ours, options)]
 
 
 def _bandwidth(shape: str, bits: int, path: Path, rates: Sequence[float], options: Options) -> Figure:
@@ -223,36 +223,23 @@ def verify(shape: str, bits: int, options: Options, *, context: int = 128, token
     _check_window(shape, context + tokens)
     path = weights.model(shape, bits, options)
     ids = random_ids(shape, context + tokens)
-    task: dict[str, Any] = {"do": "verify", "context": ids[:context], "tokens": ids[context:]}
-    one = task | {"tokens": ids[context : context + 1]}
+    many: dict[str, Any] = {"do": "verify", "context": ids[:context], "tokens": ids[context:]}
+    one = many | {"tokens": ids[context : context + 1]}
+    with running(path, options, many) as runner:
+        seconds = runner.interleaved([many, one], options.rounds, options.say)
+    values = {name: [[1000 * value for value in taken] for taken in both] for name, both in seconds.items()}
+    ours, single = values.pop(OURS)
     bar = VERIFY_BARS.get(bits) if shape == "nano" and tokens == 8 else None
-    label = _label(shape, bits)
-    with running(path, options, task) as runner:
-        engines: dict[str, Engine] = {"ours": runner.ours, **runner.peers}
-        turns = [(engine, wanted) for engine in engines.values() for wanted in (task, one)]
-        seconds = interleaved(turns, options.rounds, options.say)
-        milliseconds = [[1000 * value for value in taken] for taken in seconds]
-    many = dict(zip(engines, milliseconds[::2], strict=True))
-    single = dict(zip(engines, milliseconds[1::2], strict=True))
-    figures = [Figure(f"verify {tokens} {label}", "ms", many["ours"], single["ours"], "one token, ours", bar)]
-    for name in runner.peers:
-        cost = Figure("", "ms", many[name], single[name], "").ratio
-        note = "" if cost is None else f"{name}'s own cost of {tokens} tokens against one: {cost:.2f}"
-        figures.append(
-            Figure(
-                f"verify {tokens} {label}",
-                "ms",
-                many["ours"],
-                many[name],
-                name,
-                None,
-                note,
-                _note(runner, name, options),
-            )
-        )
-    return figures + _missing(Figure(f"verify {tokens} {label}", "ms", many["ours"], (), ""), runner)
+    name = f"verify {tokens} {_label(shape, bits)}"
+    costs = {peer: Figure("", "ms", both[0], both[1], "").ratio for peer, both in values.items()}
+    against = [
+        replace(figure, more=figure.more | {"peer_cost_against_one": costs.get(figure.peer_name)})
+        for figure in _per_peer(Figure(name, "ms", ours, (), ""), runner, options, {p: v[0] for p, v in values.items()})
+    ]
+    return [Figure(name, "ms", ours, single, "one token, ours", bar), *(against if options.peers else [])]
 
 
 def _check_window(shape: str, tokens: int) -> None:
-    if tokens > weights.WINDOW:
-        raise UsageError(f"{tokens} tokens in all: the benchmarks' window has {weights.WINDOW}; ask for fewer")
+    most = min(weights.WINDOW, SHAPES[shape].max_positions)
+    if tokens > most:
+        raise UsageError(f"{tokens} tokens in all: the benchmarks' window has {most}; ask for fewer")
