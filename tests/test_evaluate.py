@@ -353,3 +353,5 @@ def test_samples_are_told_apart_by_weights_and_settings(tmp_path: Path) -> None:
     assert gate.run_id(tmp_path, {"max_tokens": 2})[0] != first[0]
     (tmp_path / "model.safetensors").write_bytes(b"b")
     assert gate.run_id(tmp_path, {"max_tokens": 1})[1] != first[1]
+    one_file = gate.run_id(tmp_path / "model.safetensors", {"max_tokens": 1})
+    assert one_file == gate.run_id(tmp_path, {"max_tokens": 1}), "as for a GGUF file"

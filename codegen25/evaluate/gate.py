@@ -167,9 +167,9 @@ def _drop_interrupted_line(path: Path) -> None:
 
 
 def run_id(folder: Path, settings: Mapping[str, Any]) -> tuple[str, str]:
-    """(what tells samples apart: 12 hexadecimal digits of weights and settings, SHA-256 of the folder's files)."""
+    """(what tells samples apart: 12 hexadecimal digits of weights and settings, SHA-256 of the model's files)."""
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
+    for file in sorted(folder.iterdir()) if folder.is_dir() else [folder]:  # a GGUF file is a model by itself
         if file.is_file():
             with file.open("rb") as data:
                 digest.update(f"{file.name}\0{hashlib.file_digest(data, 'sha256').hexdigest()}\n".encode())
