@@ -140,13 +140,26 @@ def test_figures_of_a_run() -> None:
     for one in (quick, slow):
         one.work(session(("type", "a"), ("type", "b"), ("type", " ")))
     quick.times, slow.times = [0.01, 0.02], [0.1, 0.2]
-    figures = {(f.name, f.peer_name): f for f in typing._time_figures([{"ours": quick, "same": slow}], "")}
+    figures = {(f.name, f.peer_name): f for f in typing._time_figures([{"ours": quick, "same": slow}], {})}
     judged = figures["typing: time to suggestion, p95", typing.PEERS["same"]]
     assert (judged.ours, judged.peer, judged.holds) == ([20], [200], True)
     assert judged.to_json()["peer_keys"][0]["superseded"] == 2
     assert sum(figure.bar is not None for figure in figures.values()) == 1
-    alone = list(typing._time_figures([{"ours": quick}], "no network"))
-    assert len(alone) == 4 and all(f.note == "no network" and f.ratio is None for f in alone)
+    alone = list(typing._time_figures([{"ours": quick}], dict.fromkeys(typing.PEERS, "no network")))
+    assert [f.note for f in alone if f.note] == 2 * ["no network"] and all(f.ratio is None for f in alone)
+
+
+class Broken(Scripted):
+    def answer(self, request: Request, until: float, on_text: Callable[[], None]) -> str | None:
+        raise PeerError("llama.cpp ended")
+
+
+def test_an_engine_that_breaks_off_leaves_the_others() -> None:
+    parts = [session(("type", "a")), session(("type", "b")), session(("type", "c"))]
+    good, bad = author(Scripted("x", "y", "z")), replace(author(Broken()), name="same")
+    missing: dict[str, str] = {}
+    assert typing._in_turn([bad, good], parts, missing) == {"ours": good}
+    assert missing == {"same": "llama.cpp ended"} and good.asked == 3
 
 
 # ------------------------------------------------------------------------------------------------------------- a server
@@ -202,7 +215,7 @@ def client(server: Server) -> LlamaClient:
 
 
 def test_an_answer_is_joined_from_its_events(server: Server) -> None:
-    server.lines = [news("re"), news("turn"), news("", stop=True)]
+    server.lines = [b": ping\n\n", news("re"), b":\n", news("turn"), news("", stop=True)]
     parts: list[int] = []
     assert client(server).answer(REQUEST, math.inf, lambda: parts.append(1)) == "return"
     assert len(parts) == 2

@@ -19,6 +19,7 @@ import json
 import math
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -42,7 +43,8 @@ STOP = "\n"
 CACHE_REUSE = 256  # llama.cpp's, for the usual layout: what its editor plugins recommend
 BAR = Bar("<=", 0.5)
 LLAMA = "llama.cpp"
-PEERS = {"same": "llama.cpp server, same prompts", "plain": "llama.cpp server, usual layout"}
+OURS, SAME, PLAIN = "ours", "same", "plain"
+PEERS = {SAME: "llama.cpp server, same prompts", PLAIN: "llama.cpp server, usual layout"}
 
 
 class Engine(Protocol):
@@ -147,7 +149,7 @@ def _news(connection: http.client.HTTPConnection, until: float) -> Generator[dic
         while line := response.readline():
             if line.startswith(b"data: "):
                 yield json.loads(line.removeprefix(b"data: "))
-            elif line.strip():
+            elif line.strip() and not line.startswith(b":"):  # which begins a comment, as pings are
                 what = line[:200].decode(errors="replace")
                 raise PeerError(f"llama.cpp's server answered {response.status}: {what}")
             sock.settimeout(_left(until))
@@ -252,46 +254,59 @@ def run(
     """Time to suggestion of both, p50 and p95, and the tokens a key costs in either layout.
 
     `session`: a recorded one, the same in every round; else one is made from `files` files of the standard library, at
-    `places` places in each, another in each round.
+    `places` places in each, another in each round. `longest_pause` in seconds.
     """
     path = weights.model("nano", 4, options)
     model = load_model(str(path), threads=options.threads, notice=options.say)
     results: list[dict[str, Author]] = []
     tokens: list[tuple[list[int], list[int]]] = []
-    missing = "" if LLAMA in options.peers else "not asked for"
+    missing = {} if LLAMA in options.peers else dict.fromkeys(PEERS, "not asked for")
     for number in range(options.rounds):
         events = load(session) if session else generate(library_files(files, seed + number), seed + number, places)
         moments = list(replay(events))
         tokens.append(costs(model.tokenizer, Limits.of(model.window, max_tokens), moments))
         options.say(f"round {number + 1} of {options.rounds}: {len(moments)} events, {events[-1].t_ms / 1000:.0f} s")
         with ExitStack() as stack:
-            authors = [Author("ours", Ours(model), Editing(model, max_tokens=max_tokens, stop=[STOP]), longest_pause)]
-            if not missing:
-                try:
-                    authors += _llama_authors(stack, options, path, model, max_tokens, longest_pause)
-                except PeerError as error:
-                    missing = str(error)
-            for stretch in stretches(moments):
-                for author in tuple(authors):
-                    try:
-                        author.work(stretch)
-                    except PeerError as error:  # our figures are not touched by that
-                        missing = str(error)
-                        authors.remove(author)
-                authors = [*authors[1:], *authors[:1]]
-        results.append({author.name: author for author in authors})
+            engines: dict[str, Engine] = {OURS: Ours(model)}
+            engines |= _servers(stack, options, path, model, missing)
+            authors = []
+            for name, engine in engines.items():
+                layout = Plain if name == PLAIN else Editing
+                editing = layout(model, max_tokens=max_tokens, stop=[STOP])
+                authors.append(Author(name, engine, editing, longest_pause))
+            model.forget()
+            results.append(_in_turn(authors, stretches(moments), missing))
     return [*_time_figures(results, missing), *_token_figures(tokens)]
 
 
-def _llama_authors(
-    stack: ExitStack, options: Options, path: Path, model: Model, max_tokens: int, longest_pause: float
-) -> Iterator[Author]:
-    """With our prompts, and with the usual layout."""
-    layouts: Mapping[str, tuple[type[Editing], int]] = {"same": (Editing, 0), "plain": (Plain, CACHE_REUSE)}
-    for name, (layout, reuse) in layouts.items():
-        server = stack.enter_context(LlamaServer(options, path, model.window, reuse))
-        client = LlamaClient(server.address, model.tokenizer)
-        yield Author(name, client, layout(model, max_tokens=max_tokens, stop=[STOP]), longest_pause)
+def _servers(
+    stack: ExitStack, options: Options, path: Path, model: Model, missing: dict[str, str]
+) -> Iterator[tuple[str, Engine]]:
+    """llama.cpp once for each layout. What does not start is put into `missing`, with the reason."""
+    for name in PEERS:
+        if name in missing:
+            continue
+        try:
+            server = stack.enter_context(LlamaServer(options, path, model.window, CACHE_REUSE if name == PLAIN else 0))
+            yield name, LlamaClient(server.address, model.tokenizer)
+        except PeerError as error:
+            missing[name] = str(error)
+
+
+def _in_turn(
+    authors: Sequence[Author], parts: Sequence[Sequence[Moment]], missing: dict[str, str]
+) -> dict[str, Author]:
+    """Let every author do each part of a session, another one first each time. Those that came to its end."""
+    waiting = deque(authors)
+    for part in parts:
+        for author in tuple(waiting):
+            try:
+                author.work(part)
+            except PeerError as error:  # the other figures are not touched by that
+                missing[author.name] = str(error)
+                waiting.remove(author)
+        waiting.rotate(-1)
+    return {author.name: author for author in waiting}
 
 
 def stretches(moments: Sequence[Moment]) -> list[list[Moment]]:
@@ -323,18 +338,17 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
-def _time_figures(results: Sequence[Mapping[str, Author]], missing: str) -> Iterator[Figure]:
-    ours = [result["ours"] for result in results]
+def _time_figures(results: Sequence[Mapping[str, Author]], missing: Mapping[str, str]) -> Iterator[Figure]:
+    ours = [result[OURS] for result in results]
     for peer, peer_name in PEERS.items():
         theirs = [result[peer] for result in results if peer in result]
-        if not theirs and peer != "same":
-            continue  # said once
         for what, label in (("times", "time to suggestion"), ("first", "time to its first text")):
             for percent in (50, 95):
-                is_judged = (peer, what, percent) == ("same", "times", 95)
+                is_judged = (peer, what, percent) == (SAME, "times", 95)
+                note = missing.get(peer, "") if percent == 95 and what == "times" else ""
                 yield Figure(
                     f"typing: {label}, p{percent}", "ms", _percentiles(ours, what, percent),
-                    _percentiles(theirs, what, percent), peer_name, BAR if is_judged else None, missing,
+                    _percentiles(theirs, what, percent), peer_name, BAR if is_judged else None, note,
                     {"ours_keys": _counts(ours), "peer_keys": _counts(theirs)} if is_judged else {},
                 )  # fmt: skip
 
