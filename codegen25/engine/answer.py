@@ -30,8 +30,8 @@ class Request:
     come. `max_tokens` counts what the model adds: the tokens that spell `required` are free.
 
     After `deadline` (seconds of `time.monotonic`) a newline is a stop string: the answer ends in front of the first
-    one that comes, with "stop". llama.cpp's `t_max_predict_ms` too lets a line come to its end before it stops; it
-    hands out the newline as well and counts from the first token, where this counts from whenever the caller says.
+    one that comes then, with "stop". So a line is never left half done. (llama.cpp's `t_max_predict_ms` counts from the
+    first token on, stops an answer that has more than a line where it is, and hands out the newline of its first.)
 
     `related` are texts that the answer may repeat, such as the files open beside this one: drafts are looked up in
     them, and they never change what the answer is.

@@ -278,11 +278,12 @@ class Scheduler:
         return None
 
     def _fail_youngest(self) -> list[Piece]:
-        """Give one request up so that the others can go on with the next step."""
-        work = max(self._running, key=lambda work: max(a.number for a in (work.answer, *work.twins)))
+        """Give one request up so that the others can go on with the next step. Those that wait take no memory."""
+        running = [work for work in self._running if work.sequence is not None]
+        work = max(running, key=lambda work: work.answer.number)
         answer = max((work.answer, *work.twins), key=lambda answer: answer.number)
         error = OutOfMemory(
-            f"no memory for the key/value cache of {len(work.ids)} tokens beside {len(self._running) - 1} other "
+            f"no memory for the key/value cache of {len(work.ids)} tokens beside {len(running) - 1} other "
             "requests; ask for less at once, or use a smaller model"
         )
         self.cancel(answer.number)
