@@ -31,12 +31,14 @@ class Draft(Protocol):
 class Suffixes:
     """Texts in which the end of another text is looked up. They grow at their end; a step costs what was added.
 
-    Every pair of tokens knows the token behind its latest occurrence, and every such place the one before it.
+    Every pair of tokens knows the place behind its latest occurrence, and every such place the one before it. Single
+    tokens know their latest place only.
     """
 
     def __init__(self, ids: Iterable[int] = ()) -> None:
         self.ids: list[int] = []
         self._latest: dict[tuple[int, int], int] = {}
+        self._latest_one: dict[int, int] = {}
         self._earlier: list[int] = []  # by place; -1 where there is none
         self.extend(ids)
 
@@ -50,14 +52,17 @@ class Suffixes:
                 latest[pair] = place
             else:
                 earlier.append(-1)
+            if place:
+                self._latest_one[known[-1]] = place
             known.append(id)
 
     def find(self, ids: Sequence[int]) -> tuple[int, int]:
-        """(how many tokens at the end of `ids` stand here too, the place behind them); (0, 0) for fewer than two.
+        """(how many tokens at the end of `ids` stand here too, the place behind them); (0, 0) when none do.
 
         The longest such end counts, and of equal ones the latest; of very many places only the latest are tried.
         """
-        best, at = 0, 0
+        at = self._latest_one.get(ids[-1], 0)
+        best = int(at > 0)
         if len(ids) < 2:
             return best, at
         place = self._latest.get((ids[-2], ids[-1]), -1)
@@ -75,11 +80,13 @@ class Suffixes:
 
 
 class Lookup:
-    """Looks the end of one growing text up in itself and in `related` texts. The longest match wins, itself first."""
+    """Looks the end of one growing text up in itself and in `related` texts. The longest match wins, itself first.
 
-    def __init__(self, related: Sequence[Sequence[int]] = ()) -> None:
-        self._own = Suffixes()
-        self._related = related
+    Matches of fewer than `shortest` tokens do not count. Several lookups may share `own`, which they keep up to date.
+    """
+
+    def __init__(self, own: Suffixes, related: Sequence[Sequence[int]] = (), shortest: int = 1) -> None:
+        self._own, self._related, self._shortest = own, related, shortest
         self._texts: list[Suffixes] | None = None
 
     def propose(self, ids: Sequence[int], limit: int) -> Sequence[int]:
@@ -89,7 +96,7 @@ class Lookup:
         self._own.extend(ids[len(self._own.ids) :])
         found = [(text.find(ids), text) for text in self._texts]
         (length, place), text = max(found, key=lambda match: match[0][0])
-        return text.ids[place : place + limit] if length else ()
+        return text.ids[place : place + limit] if length >= self._shortest else ()
 
 
 @lru_cache(maxsize=32)

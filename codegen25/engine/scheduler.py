@@ -25,7 +25,7 @@ from codegen25.engine import healing
 from codegen25.engine.answer import Answer, Counts, OutOfMemory, Piece, Request
 from codegen25.engine.backend import Backend, Logits
 from codegen25.engine.cache import PrefixCache
-from codegen25.engine.draft import Draft, Earlier, Lookup
+from codegen25.engine.draft import Draft, Earlier, Lookup, Suffixes
 from codegen25.engine.pace import PROBE_EVERY, PROBE_LENGTH, Acceptance, StepCost, draft_length, expected_tokens
 from codegen25.tokenizer import Tokenizer
 
@@ -35,8 +35,10 @@ LONGEST_DRAFT = 16
 PREFILL_CHUNK = 256
 # A draft may stand behind the last tokens of a prompt when these are few: all their logits have to be made then.
 MOST_PROMPT_BEFORE_DRAFT = 16
-# The share of right tokens that is assumed at first, for an earlier answer and for all other drafts.
-FIRST_GUESSES = (0.9, 0.6)
+# Tokens from which on a match is trusted: beyond them about six of seven drafted tokens are right, below every second.
+SURE_LOOKUP = 3
+# The share of right tokens that is assumed at first: of earlier answers, sure and other lookups, drafts from outside.
+EARLIER, SURE, OUTSIDE, UNSURE = 0.9, 0.8, 0.6, 0.5
 
 
 @dataclass(eq=False)
@@ -95,13 +97,14 @@ class Scheduler:
         self._cache = PrefixCache(backend, cache_bytes)
         self._drafts = drafts
         self._earlier = Earlier()
-        self._acceptance = [Acceptance(FIRST_GUESSES[0]), *(Acceptance(FIRST_GUESSES[1]) for _ in (0, *drafts))]
+        # By source, in the order in which they are asked: see `_work`.
+        self._acceptance = [Acceptance(guess) for guess in (EARLIER, SURE, *[OUTSIDE] * len(drafts), UNSURE)]
         self._cost = StepCost()
         self._numbers = count()
         self._lock = Lock()  # of the two that follow
         self._waiting: list[Answer] = []
         self._cancelled: set[int] = set()
-        self._running: list[_Work] = []  # by number
+        self._running: list[_Work] = []
 
     @property
     def active(self) -> bool:
@@ -189,7 +192,8 @@ class Scheduler:
         return pieces
 
     def _work(self, answer: Answer, ids: list[int]) -> _Work:
-        drafts: list[Draft] = [self._earlier, Lookup(answer.request.related), *self._drafts]
+        own, related = Suffixes(), answer.request.related
+        drafts: list[Draft] = [self._earlier, Lookup(own, related, SURE_LOOKUP), *self._drafts, Lookup(own, related)]
         return _Work(answer, ids, drafts, [Acceptance(overall.rate) for overall in self._acceptance])
 
     def _acquire(self, work: _Work) -> None:
