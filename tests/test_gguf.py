@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
@@ -11,11 +13,14 @@ import numpy as np
 import pytest
 import tiny_gguf
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from codegen25.config import from_hf
 from codegen25.errors import CodegenError
 from codegen25.model.gguf import GGUF
+from codegen25.model.gguf_read import Container
 from codegen25.model.llama import Llama
 from codegen25.model.weights import Quantized
 from codegen25.tokenizer import DIGITS_PATTERN, GPT2_PATTERN, to_byte_characters
@@ -135,13 +140,13 @@ def test_tokenizers_that_are_not_ours(match: str, changes: dict[str, Any], writt
     assert_refused(written(changes=changes), match, lambda path: GGUF(path).tokenizer())
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
-def test_blocks_that_come_as_they_are(kind: str, written: Writer) -> None:
-    """Against the gguf package's own dequantization, to the bit."""
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "BF16", "F16"])
+def test_blocks_are_read_as_the_gguf_package_does(kind: str, written: Writer) -> None:
+    """To the bit."""
     path = written(quantization=gguf.GGMLQuantizationType[kind])
     theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     found = dict(GGUF(path).weights())
-    assert isinstance(found["layers.0.mlp.up_proj.weight"], Quantized)
+    assert isinstance(found["layers.0.mlp.up_proj.weight"], Quantized) == (kind in ("Q8_0", "Q4_0"))
     for ours, name in (("layers.0.mlp.up_proj", "blk.0.ffn_up"), ("embed_tokens", "token_embd")):
         tensor = theirs[f"{name}.weight"]
         expected = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
@@ -192,6 +197,58 @@ def test_models_that_are_not_ours(match: str, options: dict[str, Any], written: 
     with pytest.raises(CodegenError, match=match) as caught:
         ours(path)
     assert "\n" not in str(caught.value)
+
+
+def test_metadata_is_read_as_the_gguf_package_does(written: Writer) -> None:
+    values = {"a.bool": True, "a.float": 0.5, "a.floats": [1.5, -2.0], "a.bools": [True, False], "a.text": "é\n"}
+    path = written(changes=values)
+    theirs = {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+    ours = Container(path).metadata
+    assert ours == {name: value for name, value in theirs.items() if not name.startswith("GGUF.")}
+    assert values.items() <= ours.items()
+
+
+def test_what_needs_the_gguf_package(written: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    common, other = (gguf.GGMLQuantizationType[kind] for kind in ("Q4_1", "Q5_0"))
+    path = written(quantization=common)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "gguf", None)
+        read(path)
+    path = written(quantization=other)
+    read(path)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert_refused(path, r"pip install 'codegen25\[gguf\]'", GGUF)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_array("a", ["x", "y"])
+    writer.add_uint32("b", 7)
+    writer.add_tensor("t", np.ones((2, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+@given(st.data())
+def test_any_damage_is_refused_or_reads(small: bytes, data: st.DataObject) -> None:
+    """Never a crash, never another exception, and no memory for what is not there."""
+    damaged = bytearray(small)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(small) - 1))] = data.draw(st.integers(0, 255))
+    message = ""
+    with TemporaryDirectory() as place:
+        path = Path(place) / "x.gguf"
+        path.write_bytes(damaged)
+        try:
+            list(Container(path).arrays())
+        except CodegenError as error:
+            message = str(error)
+    assert "\n" not in message
 
 
 def test_truncated_anywhere(written: Writer, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 from codegen25.config import ModelConfig
 from codegen25.errors import CodegenError
 from codegen25.model.folder import AGAIN, check_size, checked, stored_name
+from codegen25.model.gguf_read import Container, Entry
+from codegen25.model.gguf_write import BLOCK, CONTROL, NORMAL, UNUSED, tensor_names
 from codegen25.model.hf_tokenizer import build_tokenizer_json
 from codegen25.model.plan import Packing
 from codegen25.model.weights import Plain, Quantized, Weight, same
@@ -29,69 +30,33 @@ from codegen25.tokenizer import Tokenizer, from_json
 
 _Item = TypeVar("_Item")
 
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_NAMES = {
-    "token_embd.weight": "embed_tokens.weight",
-    "output_norm.weight": "norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
-
-# Types of which a block is a group of ours; others that need no arithmetic; types of tokens.
-PACKED = {"Q8_0": Packing(8, 32), "Q4_0": Packing(4, 32)}
+# Types of which a block is a group of ours, and others that need no arithmetic.
+PACKED = {"Q8_0": Packing(8, BLOCK), "Q4_0": Packing(4, BLOCK)}
 PLAIN = {"F32": ("<f4", "float32"), "F16": ("<f2", "float16"), "BF16": ("<u2", "bfloat16")}
-NORMAL, CONTROL, UNUSED = 1, 3, 5
 # llama.cpp's pre-tokenizers that are GPT-2's pattern, and whether every digit stands alone (llama-vocab.cpp).
 PRE_TOKENIZERS = {"gpt-2": False, "smollm": True, "starcoder": True, "refact": True, "codeshell": True}
 
 
 class GGUF:
-    """An open file. Raises `CodegenError` when it is not a LLaMA's, or when the `gguf` package is missing."""
+    """An open file. Raises `CodegenError` when it is not a LLaMA's."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import gguf
-        except ImportError as error:
-            raise CodegenError(
-                f"{path}: reading GGUF needs the gguf package; `pip install 'codegen25[gguf]'`"
-            ) from error
         if not path.is_file():
             raise CodegenError(f"{path}: no such file")
         self.path = path
-        try:
-            self._reader = gguf.GGUFReader(path)
-        except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
-            raise CodegenError(f"{path}: not a GGUF file, or a truncated one ({error}); download it again") from error
-        self._dequantize = gguf.quants.dequantize
+        self._container = Container(path)
         if self.field("general.architecture") != "llama":
             raise CodegenError(f"{path}: holds a {self.field('general.architecture')!r} model; only llama can be read")
         self.config = self._config()
         check_size(self.config, [path], path)
-        named = ((_our_name(tensor.name), tensor) for tensor in self._reader.tensors)
-        self._packings = {
-            name: PACKED[tensor.tensor_type.name]
-            for name, tensor in named
-            if name and tensor.tensor_type.name in PACKED and tensor.data.ndim == 2
-        }
+        self._ours = {theirs: ours for ours, theirs, _ in tensor_names(self.config)}
 
     def field(self, key: str, default: Any = None) -> Any:
         """A metadata value. Raises `CodegenError` when the file has none and there is no default."""
-        field = self._reader.get_field(key)
-        if field is None:
-            if default is not None:
-                return default
+        value = self._container.metadata.get(key, default)
+        if value is None:
             raise CodegenError(f"{self.path}: has no {key}; it cannot be read as a LLaMA")
-        return field.contents()
+        return value
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self.field(key, default)
@@ -110,7 +75,7 @@ class GGUF:
 
     def _config(self) -> ModelConfig:
         """The shape. What the format lets a file leave out is as llama.cpp takes it then."""
-        names = {tensor.name for tensor in self._reader.tensors}
+        names = {entry.name for entry in self._container.entries}
         heads, hidden = self._count("llama.attention.head_count"), self._count("llama.embedding_length")
         head_dim = self._count("llama.attention.key_length", hidden // heads)
         if self.field("llama.rope.dimension_count", head_dim) != head_dim:
@@ -180,6 +145,14 @@ class GGUF:
     def packing(self, name: str) -> Packing | None:
         return self._packings.get(name)
 
+    @cached_property
+    def _packings(self) -> dict[str, Packing]:
+        return {
+            self._ours[entry.name]: PACKED[entry.kind]
+            for entry in self._container.entries
+            if entry.kind in PACKED and len(entry.shape) == 2 and entry.name in self._ours
+        }
+
     def weights(self) -> Iterator[tuple[str, Weight]]:
         return checked(self._stored, self.config, self.path, same)
 
@@ -188,39 +161,51 @@ class GGUF:
         return ((name, weight.widened()) for name, weight in self.weights())
 
     def _stored(self) -> Iterator[tuple[str, Weight]]:
-        for tensor in self._reader.tensors:
-            name = _our_name(tensor.name)
+        for entry, rows in self._container.arrays():
+            name = self._ours.get(entry.name)
             if name is None:
-                raise CodegenError(f"{self.path}: the tensor {tensor.name} has no place in a LLaMA without biases")
-            weight = self._weight(tensor)
+                raise CodegenError(f"{self.path}: the tensor {entry.name!r} has no place in a LLaMA without biases")
+            weight = self._weight(entry, rows)
             if name.endswith(("q_proj.weight", "k_proj.weight")):
                 weight = _unpermuted(weight, self.config.head_dim)
             yield stored_name(name), weight
-            del weight
+            del weight, rows
 
-    def _weight(self, tensor: Any) -> Weight:
-        kind: str = tensor.tensor_type.name
-        data: NDArray[Any] = tensor.data
-        if kind in PLAIN:
-            numpy_dtype, dtype = PLAIN[kind]
-            return Plain(data.view(numpy_dtype), dtype)
-        if kind in PACKED and data.ndim == 2:
-            blocks = data.reshape(len(data), -1, 2 + PACKED[kind].bits * 4)
+    def _weight(self, entry: Entry, rows: NDArray[np.uint8]) -> Weight:
+        if entry.kind in PLAIN:
+            numpy_dtype, dtype = PLAIN[entry.kind]
+            return Plain(rows.view(numpy_dtype).reshape(entry.shape), dtype)
+        if entry.kind in PACKED and len(entry.shape) == 2:
+            blocks = rows.reshape(len(rows), entry.shape[1] // BLOCK, -1)
             scale = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0]
-            q = blocks[..., 2:].reshape(len(data), -1)
-            return Quantized(q.view(np.int8) if kind == "Q8_0" else q, scale, PACKED[kind])
+            q = blocks[..., 2:].reshape(len(rows), -1)
+            return Quantized(q.view(np.int8) if entry.kind == "Q8_0" else q, scale, PACKED[entry.kind])
+        if entry.kind == "Q4_1":
+            return Plain(_q4_1(rows).reshape(entry.shape), "float32")
+        return Plain(self._dequantized(entry, rows).reshape(entry.shape), "float32")
+
+    def _dequantized(self, entry: Entry, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
-            return Plain(self._dequantize(data, tensor.tensor_type), "float32")
-        except NotImplementedError as error:
-            raise CodegenError(f"{self.path}: {error}; convert the model to Q8_0 or F16 first") from error
+            from gguf import GGMLQuantizationType
+            from gguf.quants import dequantize
+
+            found: NDArray[np.float32] = dequantize(rows, GGMLQuantizationType(entry.number))
+        except (ImportError, NotImplementedError) as error:
+            raise CodegenError(
+                f"{self.path}: tensor {entry.name} is {entry.kind} ({error}); "
+                "`pip install 'codegen25[gguf]'`, or convert the model to Q8_0"
+            ) from error
+        return found
 
 
-def _our_name(theirs: str) -> str | None:
-    """The name of a tensor in `Llama`; None when there is no such."""
-    if theirs in _NAMES:
-        return _NAMES[theirs]
-    match = _LAYER_TENSOR.fullmatch(theirs)
-    return f"layers.{match[1]}.{_LAYER_NAMES[match[2]]}.weight" if match and match[2] in _LAYER_NAMES else None
+def _q4_1(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Blocks of a scale, a minimum, and 16 bytes laid out as in Q4_0: fp32 [N, K]."""
+    blocks = rows.reshape(len(rows), -1, 4 + BLOCK // 2)
+    scale, least = np.ascontiguousarray(blocks[..., :4]).view("<f2").astype(np.float32).transpose(2, 0, 1)[..., None]
+    packed = blocks[..., 4:]
+    integers = np.concatenate([packed & 15, packed >> 4], axis=-1).astype(np.float32)
+    out: NDArray[np.float32] = (integers * scale + least).reshape(len(rows), -1)
+    return out
 
 
 def _unpermuted(weight: Weight, head_dim: int) -> Weight:

@@ -182,7 +182,7 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Plain]]:
                     )
                 numpy_dtype, dtype = DTYPES[entry["dtype"]]
                 begin, end = entry["data_offsets"]
-                data = _map(file, 8 + length + begin, end - begin)
+                data = map_bytes(file, 8 + length + begin, end - begin)
                 yield name, Plain(data.view(numpy_dtype).reshape(entry["shape"]), dtype)
                 del data
     except SafetensorError as error:
@@ -191,7 +191,7 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Plain]]:
         raise CodegenError(f"{path}: cannot be read ({error.strerror or error}); {AGAIN}") from error
 
 
-def _map(file: BinaryIO, begin: int, size: int) -> NDArray[np.uint8]:
+def map_bytes(file: BinaryIO, begin: int, size: int) -> NDArray[np.uint8]:
     """`size` bytes of a file from `begin` on, read-only."""
     if size == 0:
         return np.empty(0, np.uint8)
