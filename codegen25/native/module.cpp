@@ -193,36 +193,32 @@ public:
     }
 
     int64_t create() {
-        const std::lock_guard lock(engine_->mutex());
+        const auto lock = turn();
         return engine_->sequences().create();
     }
     int64_t fork(int64_t sequence) {
-        const std::lock_guard lock(engine_->mutex());
+        const auto lock = turn();
         return known(sequence).fork(sequence);
     }
     void truncate(int64_t sequence, int64_t length) {
-        const std::lock_guard lock(engine_->mutex());
+        const auto lock = turn();
         const int held = known(sequence).length(sequence);
         if (length < 0 || length > held)
             refuse("sequence ", str(sequence), " holds ", str(held), " tokens, not ", str(length));
         engine_->sequences().truncate(sequence, static_cast<int>(length));
     }
     int length(int64_t sequence) {
-        const std::lock_guard lock(engine_->mutex());
+        const auto lock = turn();
         return known(sequence).length(sequence);
     }
     void free(int64_t sequence) {
-        const std::lock_guard lock(engine_->mutex());
+        const auto lock = turn();
         known(sequence).free(sequence);
     }
 
     Numpy forward(const std::vector<int64_t>& sequences, const std::vector<int64_t>& counts, const Tokens& tokens,
                   const std::vector<bool>& all_logits) {
-        std::unique_lock lock(engine_->mutex(), std::defer_lock);
-        {
-            nb::gil_scoped_release release;  // who holds the lock may be waiting for the GIL
-            lock.lock();
-        }
+        const auto lock = turn();
         const std::vector<Row> rows = checked(sequences, counts, tokens, all_logits);
         size_t wanted = 0;
         for (const Row& row : rows) wanted += row.all_logits ? row.tokens.size() : 1;
@@ -236,7 +232,7 @@ public:
     }
 
     size_t cache_bytes() {
-        const std::lock_guard lock(engine_->mutex());
+        const auto lock = turn();
         return engine_->pages().used_bytes();
     }
     size_t page_bytes() const { return engine_->pages().page_bytes(); }
@@ -254,6 +250,11 @@ public:
     std::string isa() const { return engine_->isa(); }
 
 private:
+    // One call at a time. The GIL is let go meanwhile: who has the turn may be waiting for it.
+    std::unique_lock<std::mutex> turn() {
+        nb::gil_scoped_release release;
+        return std::unique_lock(engine_->mutex());
+    }
     static void check(const Shared& m, const std::string& name, int rows, int columns) {
         if (!m) refuse(name, " is missing");
         if (m->rows() != rows || m->columns() != columns)
