@@ -46,7 +46,7 @@ def twins(
         ]
         assert isinstance(block.input_layernorm, nn.Module) and isinstance(block.post_attention_layernorm, nn.Module)
         norms = [
-            norm.weight.detach().numpy()  # type: ignore[union-attr,operator]
+            norm.weight.detach().numpy()  # type: ignore[operator]
             for norm in (block.input_layernorm, block.post_attention_layernorm)
         ]
         rows.append((norms[0], *weights[:4], norms[1], *weights[4:]))
@@ -63,10 +63,11 @@ def twins(
 def rounded(x: Tensor) -> Tensor:
     """Activations as the kernel sees them: 8 bits in groups of 64."""
     columns = x.shape[-1]
-    groups = F.pad(x, (0, -columns % 64)).unflatten(-1, (-1, 64))
+    padded = F.pad(x, (0, -columns % 64))
+    groups = padded.view(*x.shape[:-1], -1, 64)
     scale = groups.abs().amax(-1, keepdim=True) / 127
     whole = torch.where(scale > 0, groups / scale, 0.0).round()
-    return (whole * scale).flatten(-2)[..., :columns]
+    return (whole * scale).view_as(padded)[..., :columns]
 
 
 def round_activations(model: Llama) -> None:

@@ -112,7 +112,9 @@ def test_nano_on_code() -> None:
     ours_log = torch.from_numpy(ours).log_softmax(-1)
     divergence = (exact_log.exp() * (exact_log - ours_log)).sum(-1)  # nats a token
     assert float(divergence.mean()) < 0.02
-    likelihoods = [float(log[:-1].gather(-1, torch.tensor(tokens[1:])[:, None]).mean()) for log in (ours_log, exact_log)]
+    likelihoods = [
+        float(log[:-1].gather(-1, torch.tensor(tokens[1:])[:, None]).mean()) for log in (ours_log, exact_log)
+    ]
     assert likelihoods[0] == pytest.approx(likelihoods[1], rel=0.01)
 
 

@@ -29,7 +29,8 @@ def activations(x: NDArray[np.float32]) -> NDArray[np.float64]:
     most = np.abs(groups).max(-1, keepdims=True)
     factor = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
     whole = np.rint(groups * factor).astype(np.float64)
-    return (whole * (most / np.float32(127))).reshape(len(x), -1)[:, : x.shape[1]]
+    exact: NDArray[np.float64] = (whole * (most / np.float32(127))).reshape(len(x), -1)[:, : x.shape[1]]
+    return exact
 
 
 def test_the_fastest_comes_first_and_the_portable_one_is_always_there() -> None:
@@ -64,7 +65,9 @@ def test_every_layout_of_files(bits: int, group: int, isa: str) -> None:
     plain = dequantize(packed, scale, packing).numpy()
     np.testing.assert_array_equal(matrix.dequantized(), plain)
     x = np.where(random(9, 192) > 0, np.float32(3), np.float32(-3))  # every activation is 127 or -127
-    np.testing.assert_allclose(matrix.multiply(x, isa), activations(x) @ plain.T.astype(np.float64), rtol=2e-5, atol=2e-2)
+    np.testing.assert_allclose(
+        matrix.multiply(x, isa), activations(x) @ plain.T.astype(np.float64), rtol=2e-5, atol=2e-2
+    )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -105,7 +108,9 @@ def test_rounding_is_that_of_the_quantizer(bits: int) -> None:
 def test_half_precision_weights(dtype: str) -> None:
     halves = torch.from_numpy(random(20, 100)).to(getattr(torch, dtype))
     ours = Matrix.quantized(halves.view(torch.uint16).numpy(), 8, dtype)
-    np.testing.assert_array_equal(ours.dequantized(), Matrix.quantized(halves.float().numpy(), 8, "float32").dequantized())
+    np.testing.assert_array_equal(
+        ours.dequantized(), Matrix.quantized(halves.float().numpy(), 8, "float32").dequantized()
+    )
 
 
 @settings(max_examples=200, deadline=None)

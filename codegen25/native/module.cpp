@@ -166,7 +166,7 @@ using PyLayer = std::tuple<Floats1, Shared, Shared, Shared, Shared, Floats1, Sha
 class PyEngine {
 public:
     PyEngine(int hidden, int intermediate, int heads, int kv_heads, int head_dim, int max_positions, double rope_theta,
-             double eps, Shared embedding, const nb::object& head, const std::vector<PyLayer>& layers,
+             double eps, Shared embedding, Shared head, const std::vector<PyLayer>& layers,
              const Floats1& norm, int threads, const std::string& isa, size_t cache_limit)
         : matrices_{embedding} {
         check_threads(threads);
@@ -181,7 +181,7 @@ public:
             refuse("rope_theta and eps must be positive numbers");
         if (layers.empty()) refuse("no layers");
         check(embedding, "embedding", embedding ? embedding->rows() : 0, hidden);
-        Shared out = head.is_none() ? embedding : nb::cast<Shared>(head);
+        const Shared out = head ? head : embedding;
         check(out, "head", embedding->rows(), hidden);
         matrices_.push_back(out);
         std::vector<Layer> checked;
@@ -358,7 +358,7 @@ NB_MODULE(_native, m) {
         .def_prop_ro("group", &Matrix::group)
         .def_prop_ro("nbytes", &Matrix::nbytes);
     nb::class_<PyEngine>(m, "Engine")
-        .def(nb::init<int, int, int, int, int, int, double, double, Shared, const nb::object&,
+        .def(nb::init<int, int, int, int, int, int, double, double, Shared, Shared,
                       const std::vector<PyLayer>&, const Floats1&, int, const std::string&, size_t>(),
              nb::kw_only(), "hidden"_a, "intermediate"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "max_positions"_a,
              "rope_theta"_a, "eps"_a, "embedding"_a, "head"_a.none(), "layers"_a, "norm"_a, "threads"_a, "isa"_a = "",
