@@ -129,6 +129,15 @@ def test_costs_follow_and_forget_outliers() -> None:
     assert cost.seconds(np.array([1, 100])).tolist() == pytest.approx([1, 6], rel=0.01)
 
 
+def test_a_slow_step_does_not_scare_for_ever() -> None:
+    cost = costs({1: 1.0, 2: 1.1, 9: 50.0})
+    assert draft_length(0.9, 8, 1, 0, cost) == 1
+    for _ in range(70):
+        cost.record(1, 1.0)
+        cost.record(2, 1.1)
+    assert draft_length(0.9, 8, 1, 0, cost) == 8
+
+
 def test_acceptance_is_what_happened_lately() -> None:
     acceptance = Acceptance(0.6)
     assert acceptance.rate == 0.6

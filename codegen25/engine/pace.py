@@ -19,14 +19,18 @@ class StepCost:
     """Seconds of a forward pass by its number of tokens, a moving average learned at run time.
 
     Up to eight tokens have an average each, beyond that the numbers share one per quarter of an octave. Between known
-    numbers it is interpolated; beyond them the nearest counts, so that what is unknown looks cheap and is tried.
+    numbers it is interpolated; beyond them the nearest counts, so that what is unknown looks cheap and is tried. What
+    was not measured for a while is unknown again: one slow step must not scare for ever.
     """
 
     _WEIGHT = 0.2  # of the newest measurement
     _OUTLIER = 2.0  # times the average: more says something about the machine's other work
+    _LASTS = 64  # steps
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._measured: dict[int, int] = {}  # in which step, last
+        self._step = 0
         self._known: tuple[list[int], list[float]] = ([1], [1.0])
 
     @staticmethod
@@ -38,7 +42,12 @@ class StepCost:
         bucket = self._bucket(tokens)
         average = self._seconds.get(bucket, seconds)
         self._seconds[bucket] = average + self._WEIGHT * (min(seconds, self._OUTLIER * average) - average)
-        order = sorted(self._seconds)
+        self._step += 1
+        self._measured[bucket] = self._step
+        order = sorted(known for known, step in self._measured.items() if step > self._step - self._LASTS)
+        if len(order) < len(self._seconds):
+            self._seconds = {known: self._seconds[known] for known in order}
+            self._measured = {known: self._measured[known] for known in order}
         self._known = order, [self._seconds[known] for known in order]
 
     def seconds(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
