@@ -198,7 +198,7 @@ def test_threads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (load_cpu(folder, threads=threads, notice=quiet) for threads in (1, 2))
     assert (one.engine.threads, two.engine.threads) == (1, 2)
     assert np.array_equal(logits(one), logits(two))
-    for threads in (0, -1):
+    for threads in (0, -1, 100_000):
         with pytest.raises(UsageError, match=f"threads is {threads}"):
             load_cpu(folder, threads=threads)
 
@@ -293,6 +293,28 @@ def test_the_peak_is_the_result_and_one_matrix(tmp_path: Path) -> None:
     matrix = 4 * 4096 * 512
     assert config.parameters <= result < 1.15 * config.parameters, "8 bits and scales"
     assert peak < result + matrix + (32 << 20) < 4 * config.parameters
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from codegen25.engine.cpu import load_cpu
+from codegen25.errors import CodegenError
+size = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size + (12 << 20),) * 2)
+try:
+    load_cpu(Path(sys.argv[1]), threads=1, notice=lambda line: None)
+except CodegenError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the size of the process from Linux's /proc")
+def test_a_limit_that_cannot_be_foreseen(tmp_path: Path) -> None:
+    save_llama(random_llama(ModelConfig(4096, 512, 2048, 4, 8, 8, 64, 64), std=0.02), tmp_path / "m", dtype="bfloat16")
+    run = subprocess.run([sys.executable, "-c", LIMITED, tmp_path / "m"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.count("\n")) == (0, 1), run.stderr
+    assert f"{tmp_path / 'm'}: the memory ran out" in run.stdout
 
 
 # -------------------------------------------------------------------------------------------------------------- damage

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ISA = "CODEGEN25_ISA"
 FASTEST = "avx512"
+MOST_THREADS = 1024
 BITS = 8  # that plain weights are rounded to unless told
 TILE, GROUP = 16, 64  # the kernel pads outputs and inputs to multiples of these
 _LAYER = (
@@ -108,9 +109,9 @@ def build(
     """
     native = _native()
     isa = _isa(native, notice)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; it must be 1 or more, or left out for all cores")
-    threads = usable_cores() if threads is None else threads
+    threads = min(usable_cores(), MOST_THREADS) if threads is None else threads
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads is {threads}; it must be 1 to {MOST_THREADS}, or left out for all cores")
     plan = _plan(source, bits, notice)
     _check_memory(source, plan, window)
     try:
@@ -232,7 +233,5 @@ def _engine(native: Any, source: Source, made: dict[str, Any], threads: int, isa
             head=made.get("lm_head.weight"), layers=layers, norm=made["norm.weight"], threads=threads, isa=isa,
         )  # fmt: skip
     except ValueError as error:
-        raise CodegenError(
-            f"{source.path}: the native engine cannot run it ({error}); use PyTorch, by a dtype"
-        ) from error
+        raise CodegenError(f"{source.path}: the native engine cannot run it ({error}); use another model") from error
     return engine
