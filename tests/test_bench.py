@@ -345,7 +345,7 @@ def test_llama_cpp_runs_beside_us(cache: Path, prepared: Callable[..., Options])
 
 
 def test_holes(tmp_path: Path) -> None:
-    lines = [f"    value_{n} = {n}\n" if n % 5 else "\n" for n in range(400)]
+    lines = [f"    value_{n} = {n}\n" if n % 5 else "\n" for n in range(600)]
     files = [tmp_path / f"{name}.py" for name in "abc"]
     for number, file in enumerate(files):
         file.write_text("".join(lines[number:]))

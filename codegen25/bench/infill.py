@@ -1,6 +1,6 @@
 """Infilling of holes in real files, with drafts and without: what speculation gains where code is written.
 
-A hole is one line, or several, cut from a file; the rest of that file and its neighbours are what an editor has open.
+A hole is one line, or several, cut from a file; the rest of that file and some of its folder are open in the editor.
 Timed is the answer behind a prompt that is in the cache, as it is while somebody types. How near an answer is to what
 was cut out makes no difference: it is the model's own text, and the same with drafts and without.
 """
@@ -8,6 +8,7 @@ was cut out makes no difference: it is the model's own text, and the same with d
 from __future__ import annotations
 
 import random
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 
 from codegen25.bench import weights
 from codegen25.bench.figures import Bar, Figure, Options
-from codegen25.bench.session import LARGEST, SMALLEST, library_files
+from codegen25.bench.session import LARGEST, SMALLEST
 from codegen25.complete import Model
 from codegen25.complete import load as load_model
 from codegen25.editing import Editing
@@ -27,7 +28,8 @@ from codegen25.files import read_source
 
 BAR = Bar(">=", 2.0)
 FILES = 8  # of a round; each gives a hole of every kind
-NEIGHBOURS = 4  # other files that are open
+NEIGHBOURS = 4  # files of the same folder that are open too
+OTHERS = {"site-packages", "test", "tests", "idle_test"}  # folders of the standard library that are something else
 LINES = (3, 9)  # of a hole of several lines
 NEAR = 3  # lines of text that must stand on either side of a hole
 # Kinds of holes: new tokens at most, and where an answer ends beside `<eom>`.
@@ -55,25 +57,30 @@ class Answered:
 
 
 def files_of(folder: Path | None, seed: int) -> list[Path]:
-    """Python files of a size that people work in: of `folder` and below, or of the standard library."""
-    if folder is None:
-        return library_files(FILES, seed)
-    if not folder.is_dir():
+    """Python files of a size that people work in: of `folder` and below, or of the standard library's packages.
+
+    Raises `CodegenError` when there are none.
+    """
+    if folder is not None and not folder.is_dir():
         raise CodegenError(f"{folder}: no such folder; name one that holds Python files")
-    files = [file for file in sorted(folder.rglob("*.py")) if SMALLEST <= file.stat().st_size <= LARGEST]
+    root = folder or Path(sysconfig.get_path("stdlib"))
+    files = [file for file in sorted(root.rglob("*.py")) if _is_fitting(file)]
+    if folder is None:
+        files = [file for file in files if (file.parent / "__init__.py").exists() and not OTHERS & set(file.parts)]
     if not files:
-        raise CodegenError(
-            f"{folder}: no Python file of {SMALLEST // 1000} to {LARGEST // 1000} kB; name another folder"
-        )
+        raise CodegenError(f"{root}: no Python file of {SMALLEST // 1000} to {LARGEST // 1000} kB; name another folder")
     return random.Random(seed).sample(files, min(FILES, len(files)))
 
 
+def _is_fitting(file: Path) -> bool:
+    return SMALLEST <= file.stat().st_size <= LARGEST
+
+
 def holes(files: Sequence[Path], kind: str, seed: int) -> Iterator[Hole]:
-    """A hole in each of the files, the others are its neighbours. Raises `CodegenError` for one that is no text."""
+    """A hole in each of the files that has room for it. Raises `CodegenError` for a file that is no text."""
     rng = random.Random(seed)
-    texts = [read_source(file).text for file in files]
-    for number, (file, text) in enumerate(zip(files, texts, strict=True)):
-        lines = text.splitlines(keepends=True)
+    for file in files:
+        lines = read_source(file).text.splitlines(keepends=True)
         count = 1 if kind == "single-line" else rng.randint(*LINES)
         places = [at for at in range(NEAR, len(lines) - count - NEAR) if lines[at].strip()]
         if not places:
@@ -82,8 +89,9 @@ def holes(files: Sequence[Path], kind: str, seed: int) -> Iterator[Hole]:
         indent = len(lines[at]) - len(lines[at].lstrip())
         prefix = "".join(lines[:at]) + lines[at][:indent]
         suffix = "\n" + "".join(lines[at + count :])
-        around = [*texts[number + 1 :], *texts[:number]][:NEIGHBOURS]
-        yield Hole(f"{file}:{at + 1}", prefix, suffix, tuple(around))
+        beside = [other for other in sorted(file.parent.glob("*.py")) if other != file and _is_fitting(other)]
+        opened = rng.sample(beside, min(NEIGHBOURS, len(beside)))
+        yield Hole(f"{file}:{at + 1}", prefix, suffix, tuple(read_source(other).text for other in opened))
 
 
 def ask(scheduler: Scheduler, request: Request) -> Answered:
@@ -146,7 +154,7 @@ def run(options: Options, *, folder: Path | None = None, seed: int = 0) -> list[
 def _kind(pair: Pair, kind: str, options: Options, folder: Path | None, seed: int) -> Figure:
     ours: list[float] = []
     plain: list[float] = []
-    counts, answers = Counts(), 0
+    counts, answers, written = Counts(), 0, 0
     for number in range(options.rounds):
         options.say(f"{kind}: round {number + 1} of {options.rounds}")
         found = [
@@ -162,8 +170,15 @@ def _kind(pair: Pair, kind: str, options: Options, folder: Path | None, seed: in
             taken.append(tokens / seconds)
         for drafted, _ in found:
             counts.add(drafted.counts)
+            written += drafted.tokens
         answers += len(found)
-    more: dict[str, Any] = {"answers": answers, "drafted": counts.drafted, "accepted": counts.accepted}
+    more: dict[str, Any] = {
+        "answers": answers,
+        "tokens": written,
+        "drafted": counts.drafted,
+        "accepted": counts.accepted,
+    }
     share = counts.accepted / counts.drafted if counts.drafted else 0.0
-    note = f"{answers} answers, the same text with drafts and without; {share:.0%} of drafted tokens were accepted"
+    note = f"{answers} answers of {written / answers:.0f} tokens, the same with drafts and without; "
+    note += f"{share:.0%} of what was drafted was right"
     return Figure(f"infill {kind}, nano int4", "tok/s", ours, plain, "ours without drafts", BAR, note, more)

@@ -87,6 +87,7 @@ class Runner:
     ours: Engine
     peers: dict[str, Engine] = field(default_factory=dict)
     settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    builds: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # versions, and what they were compiled for
     missing: dict[str, str] = field(default_factory=dict)
 
     def interleaved(self, tasks: Sequence[Mapping[str, Any]], rounds: int, say: Say) -> dict[str, list[list[float]]]:
@@ -129,8 +130,8 @@ def running(path: Path, options: Options, task: Mapping[str, Any]) -> Iterator[R
             try:
                 settings = _calibrate(name, path, options, task)
                 peer = stack.enter_context(Peer.start(name, options))
-                peer.call("load", path=str(path), threads=options.threads, **settings)
-                runner.peers[name], runner.settings[name] = peer, settings
+                build = peer.call("load", path=str(path), threads=options.threads, **settings)
+                runner.peers[name], runner.settings[name], runner.builds[name] = peer, settings, build
             except PeerError as error:
                 runner.missing[name] = str(error)
                 options.say(str(error))
@@ -174,11 +175,12 @@ def _per_peer(figure: Figure, runner: Runner, options: Options, values: Mapping[
     """`figure` beside every peer's numbers, or the reason why it has none; alone where no peer was asked for."""
     figures = []
     for name in options.peers:
-        settings = {"threads": options.threads} | dict(runner.settings.get(name, {}))
+        settings = {"threads": options.threads, **runner.settings.get(name, {})}
+        about = {"peer_settings": settings, "peer_build": runner.builds.get(name)}
         figures.append(
             replace(
                 figure, peer=values.get(name, ()), peer_name=name, note=runner.missing.get(name, figure.note),
-                bar=figure.bar if name == BARRED else None, more=figure.more | {"peer_settings": settings},
+                bar=figure.bar if name == BARRED else None, more=figure.more | about,
             )
         )  # fmt: skip
     return figures or [replace(figure, bar=None)]
