@@ -132,6 +132,10 @@ class Answer:
     def _choose(self, raw: sampling.Row) -> int:
         choice = self.request.sampling
         logits = sampling.penalize(raw, self._seen, choice.repetition_penalty)
+        if choice.temperature == 0 and not self.required:
+            token = int(logits.argmax())
+            if self.request.vocabulary[token]:  # nearly always, and then nothing need be masked
+                return token
         if self.required:
             ids = self._allowed(self.required)
             return int(ids[sampling.choose(logits[ids], choice, self._rng)])

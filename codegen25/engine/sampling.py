@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -67,10 +68,11 @@ def penalize(logits: Row, seen: Collection[int], penalty: float) -> Row:
 
 def logprob(logits: Row, token: int) -> float:
     """`log_softmax(logits)[token]`, without the row of it."""
-    highest = logits.max()
-    shifted = logits - highest
-    np.exp(shifted, out=shifted)
-    return float((logits[token] - highest) - np.log(shifted.sum(dtype=np.float64)).astype(np.float32))
+    best = logits.argmax()
+    others = logits - logits[best]
+    np.exp(others, out=others)
+    others[best] = 0  # exact beside the small ones, so that fp32 is enough for their sum
+    return float(logits[token] - logits[best]) - math.log1p(float(others.sum()))
 
 
 def probabilities(logits: Row, sampling: Sampling) -> NDArray[np.float64]:
