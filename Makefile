@@ -14,7 +14,7 @@ CODEGEN25 := $(BIN)/codegen25
 # What the native engine is built from; when it changes, it is built again.
 NATIVE := CMakeLists.txt $(wildcard codegen25/native/*)
 
-.PHONY: try test test-all check lint format venv nano clean
+.PHONY: try test test-all sanitize check lint format venv nano clean
 
 ## try: set up, then show a completion and an infill of a real file, offline
 try: $(VENV)/.run
@@ -34,6 +34,15 @@ test: $(VENV)/.dev
 ## test-all: the tests, those marked slow too
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m ""
+
+## sanitize: the kernel's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/sanitize -G Ninja -DCODEGEN25_SANITIZE='address;undefined' \
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/sanitize
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+		$(BIN)/python tests/with_kernel.py build/sanitize/_native*.so -k 'not nano' \
+		tests/test_native_matrix.py tests/test_native_engine.py
 
 ## check: everything that must hold before a change is pushed
 check: lint test
