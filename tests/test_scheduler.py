@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -16,10 +17,13 @@ import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from native_model import twins
 
 from codegen25 import infill
+from codegen25.config import ModelConfig
 from codegen25.engine.answer import Counts, OutOfMemory, Piece, Request
 from codegen25.engine.backend import Logits, Row
+from codegen25.engine.cpu import CpuBackend
 from codegen25.engine.decode import decode
 from codegen25.engine.draft import Draft
 from codegen25.engine.pace import StepCost
@@ -133,23 +137,12 @@ ACTIONS = st.one_of(
 )
 
 
-@pytest.mark.usefixtures("free_drafts")
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(ACTIONS, min_size=3, max_size=25),
-    st.sampled_from([0, 30_000, 10**9]),
-    st.sampled_from([3, 256]),
-    st.data(),
-)
-def test_any_interleaving_is_each_alone(
-    actions: list[tuple[str, object]], cache_bytes: int, chunk: int, data: st.DataObject
-) -> None:
-    noisy = data.draw(st.booleans())
-    scheduler = Scheduler(
-        TorchBackend(LLAMA), T, cache_bytes=cache_bytes, prefill_chunk=chunk, drafts=[Noise()] if noisy else []
-    )
+def interleaved(
+    scheduler: Scheduler, actions: Sequence[tuple[str, object]]
+) -> tuple[dict[int, Request], dict[int, int], list[Piece]]:
+    """Do all that, then what is left: (requests by ticket, cancelled tickets with the pieces before, all pieces)."""
     requests: dict[int, Request] = {}
-    cancelled: dict[int, int] = {}  # with the number of pieces before
+    cancelled: dict[int, int] = {}
     pieces: list[Piece] = []
     for action, value in actions:
         if action == "submit":
@@ -161,8 +154,25 @@ def test_any_interleaving_is_each_alone(
             cancelled.setdefault(ticket, len(pieces))
         else:
             pieces += scheduler.step()
-            held(scheduler)
-    pieces += rest(scheduler)
+            if isinstance(scheduler.backend, TorchBackend):
+                held(scheduler)
+    return requests, cancelled, pieces + rest(scheduler)
+
+
+@pytest.mark.usefixtures("free_drafts")
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(ACTIONS, min_size=3, max_size=25),
+    st.sampled_from([0, 30_000, 10**9]),
+    st.sampled_from([3, 256]),
+    st.data(),
+)
+def test_any_interleaving_is_each_alone(
+    actions: list[tuple[str, object]], cache_bytes: int, chunk: int, data: st.DataObject
+) -> None:
+    noise = [Noise()] if data.draw(st.booleans()) else []
+    scheduler = Scheduler(TorchBackend(LLAMA), T, cache_bytes=cache_bytes, prefill_chunk=chunk, drafts=noise)
+    requests, cancelled, pieces = interleaved(scheduler, actions)
     for ticket, wanted in requests.items():
         ours, expected = said(pieces, ticket), alone(wanted)
         if ticket in cancelled:
@@ -171,7 +181,34 @@ def test_any_interleaving_is_each_alone(
         else:
             assert same(ours, expected) and len(ours.ends) == 1
     scheduler.close()
-    assert not scheduler.backend._caches and not scheduler.active  # type: ignore[attr-defined]
+    assert not scheduler.backend.cache_bytes and not scheduler.active
+
+
+NATIVE = ModelConfig(SIZE, 64, 96, 2, 6, 2, 16, 256)
+
+
+@cache
+def native(pages: int) -> CpuBackend:
+    """A model in the kernel, with room for so many pages of 16 tokens, or any number for 0."""
+    limit = pages * twins(NATIVE)[0].page_bytes
+    return CpuBackend(twins(NATIVE, cache_limit=limit)[0], NATIVE)
+
+
+@pytest.mark.usefixtures("free_drafts")
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ACTIONS, min_size=3, max_size=25), st.sampled_from([0, 8, 20]), st.sampled_from([3, 256]))
+def test_in_the_kernel_not_a_bit_differs(actions: list[tuple[str, object]], pages: int, chunk: int) -> None:
+    """Whatever the batch, the cache and the drafts, and where memory runs out, for those who can be served."""
+    backend = native(pages)
+    scheduler = Scheduler(backend, T, prefill_chunk=chunk, drafts=[Noise()])
+    requests, cancelled, pieces = interleaved(scheduler, actions)
+    failed = {piece.request for piece in pieces if piece.error}
+    assert pages or not failed
+    scheduler.close()
+    assert backend.cache_bytes == 0
+    for ticket, wanted in requests.items():
+        if ticket not in cancelled and ticket not in failed:
+            assert said(pieces, ticket) == said(list(decode(native(0), T, [wanted])), 0)
 
 
 # ------------------------------------------------------------------------------------------- batches and the cache
