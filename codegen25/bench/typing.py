@@ -32,7 +32,8 @@ from codegen25 import infill
 from codegen25.bench import weights
 from codegen25.bench.figures import Bar, Figure, Options
 from codegen25.bench.peer import DRIVERS, PeerError, environment
-from codegen25.bench.session import Moment, generate, library_files, load, replay
+from codegen25.bench.session import Event, Moment, generate, library_files, load, replay, save
+from codegen25.bench.speed import REST
 from codegen25.complete import Model
 from codegen25.complete import load as load_model
 from codegen25.editing import Anchor, Editing, Limits, Prompt, place, recomputed, run_request
@@ -262,7 +263,7 @@ def run(
     tokens: list[tuple[list[int], list[int]]] = []
     missing = {} if LLAMA in options.peers else dict.fromkeys(PEERS, "not asked for")
     for number in range(options.rounds):
-        events = load(session) if session else generate(library_files(files, seed + number), seed + number, places)
+        events = load(session) if session else _recorded(options, files, places, seed + number)
         moments = list(replay(events))
         tokens.append(costs(model.tokenizer, Limits.of(model.window, max_tokens), moments))
         options.say(f"round {number + 1} of {options.rounds}: {len(moments)} events, {events[-1].t_ms / 1000:.0f} s")
@@ -277,6 +278,16 @@ def run(
             model.forget()
             results.append(_in_turn(authors, stretches(moments), missing))
     return [*_time_figures(results, missing), *_token_figures(tokens)]
+
+
+def _recorded(options: Options, files: int, places: int, seed: int) -> list[Event]:
+    """A session made anew, and kept in the cache to be looked at."""
+    events = generate(library_files(files, seed), seed, places)
+    path = options.cache / "sessions" / f"{files} files {places} places {seed}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(events, path)
+    options.say(f"the session is in {path}")
+    return events
 
 
 def _servers(
@@ -300,6 +311,7 @@ def _in_turn(
     waiting = deque(authors)
     for part in parts:
         for author in tuple(waiting):
+            time.sleep(REST)
             try:
                 author.work(part)
             except PeerError as error:  # the other figures are not touched by that

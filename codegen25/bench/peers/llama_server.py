@@ -19,7 +19,7 @@ def parameters(path: str, threads: int, window: int, reuse: int = 0) -> xllamacp
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.n_ctx, params.n_parallel = window, 1
-    params.n_batch = params.n_ubatch = 512
+    params.n_batch = params.n_ubatch = 256  # a request that is given up runs to the end of its batch
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_cache_reuse = reuse
     params.n_gpu_layers = 0
