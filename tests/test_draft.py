@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen25.engine.draft import LONGEST_MATCH, PLACES, REMEMBERED, SURE_MATCH, Earlier, Lookup, Suffixes
-from codegen25.engine.pace import Acceptance, StepCost, draft_length, expected_tokens
+from codegen25.engine.pace import (
+    CHUNK_SECONDS,
+    SMALLEST_CHUNK,
+    Acceptance,
+    Chunk,
+    StepCost,
+    draft_length,
+    expected_tokens,
+)
 
 FEW = st.lists(st.integers(0, 2), max_size=80)
 
@@ -136,6 +144,20 @@ def test_a_slow_step_does_not_scare_for_ever() -> None:
         cost.record(1, 1.0)
         cost.record(2, 1.1)
     assert draft_length(0.9, 8, 1, 0, cost) == 8
+
+
+def test_chunks_of_prompts_take_as_long_as_may_be_waited() -> None:
+    assert Chunk(256, 10**8).tokens == 256
+    assert Chunk(256, 7 * 10**9).tokens == SMALLEST_CHUNK
+    assert Chunk(10, 7 * 10**9).tokens == 10
+    chunk = Chunk(256, 10**8)
+    for _ in range(30):
+        chunk.record(64, 64 * CHUNK_SECONDS / 100)
+        chunk.record(2, 100.0)  # says nothing about prompts
+    assert chunk.tokens == 96
+    for _ in range(30):
+        chunk.record(96, 0.01)
+    assert chunk.tokens == 256
 
 
 def test_acceptance_is_what_happened_lately() -> None:

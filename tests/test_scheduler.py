@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -564,6 +565,31 @@ def test_a_busy_scheduler_takes_no_loop() -> None:
     pieces.close()  # type: ignore[attr-defined]
     assert not scheduler.active
     assert len(list(decode(scheduler, T, [request("b", max_tokens=2)]))) == 2
+
+
+def test_other_threads_submit_and_cancel() -> None:
+    scheduler = Scheduler(TorchBackend(LLAMA), T)
+    wanted = [request("ab" * n + "(", max_tokens=5) for n in range(20)]
+    tickets: dict[int, int] = {}
+    cancelled = []
+
+    def submit(first: int) -> None:
+        for n in range(first, 20, 2):
+            tickets[n] = scheduler.submit(wanted[n])
+            if n % 4 == 0:
+                scheduler.cancel(tickets[n])
+                cancelled.append(n)
+
+    threads = [Thread(target=submit, args=[first]) for first in (0, 1)]
+    for thread in threads:
+        thread.start()
+    pieces = []
+    while any(thread.is_alive() for thread in threads) or scheduler.active:
+        pieces += scheduler.step()
+    for n in set(range(20)) - set(cancelled):
+        assert same(said(pieces, tickets[n]), alone(wanted[n]))
+    scheduler.step()
+    held(scheduler)
 
 
 def test_cancelling_what_is_not_there() -> None:

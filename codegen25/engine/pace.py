@@ -1,4 +1,5 @@
-"""How long drafts should be: from what was accepted lately, and from what a step of so many tokens costs here.
+"""How much to run in a step: how long drafts should be, from what was accepted lately and what tokens cost here, and
+how much of a long prompt.
 
 A draft of k tokens, each right with probability a when all before it were, gives (1 - a^(k+1)) / (1 - a) tokens in one
 step (Leviathan et al., 2023, equation 1). What k more tokens cost depends on machine, model and company in the batch,
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 # Where drafts do not pay, one is tried again after this many steps; the model or the text may have changed.
 PROBE_EVERY = 32
 PROBE_LENGTH = 2
+# Who waits for a chunk of somebody's prompt, or cancels one, should not wait for longer; fewer tokens do not pay.
+CHUNK_SECONDS = 0.5
+SMALLEST_CHUNK = 32
 
 
 class StepCost:
@@ -53,6 +57,28 @@ class StepCost:
     def seconds(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
         out: NDArray[np.float64] = np.interp(tokens, *self._known)
         return out
+
+
+class Chunk:
+    """How many prompt tokens run in one step: `most`, or fewer where these take long, from the speed measured lately.
+
+    `parameters`: of the model; before anything is measured it tells small models from large ones.
+    """
+
+    _WEIGHT = 0.3
+
+    def __init__(self, most: int, parameters: int) -> None:
+        self._most = most
+        self._per_second = 1e11 / parameters  # two ordinary cores
+
+    def record(self, tokens: int, seconds: float) -> None:
+        if tokens >= min(SMALLEST_CHUNK, self._most):
+            self._per_second += self._WEIGHT * (tokens / seconds - self._per_second)
+
+    @property
+    def tokens(self) -> int:
+        in_time = int(CHUNK_SECONDS * self._per_second) // SMALLEST_CHUNK * SMALLEST_CHUNK
+        return min(self._most, max(SMALLEST_CHUNK, in_time))
 
 
 class Acceptance:

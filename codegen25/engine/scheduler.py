@@ -26,12 +26,12 @@ from codegen25.engine.answer import Answer, Counts, OutOfMemory, Piece, Request
 from codegen25.engine.backend import Backend, Logits
 from codegen25.engine.cache import PrefixCache
 from codegen25.engine.draft import Draft, Earlier, Lookup, Suffixes
-from codegen25.engine.pace import PROBE_EVERY, PROBE_LENGTH, Acceptance, StepCost, draft_length, expected_tokens
+from codegen25.engine.pace import PROBE_EVERY, PROBE_LENGTH, Acceptance, Chunk, StepCost, draft_length, expected_tokens
 from codegen25.tokenizer import Tokenizer
 
 CACHE_BYTES = 1 << 30
 LONGEST_DRAFT = 16
-# Prompt tokens that run in one step, of all requests together: the others wait for no more than these.
+# Prompt tokens that run in one step at the most, of all requests together: the others wait for no more than these.
 PREFILL_CHUNK = 256
 # A draft may stand behind the last tokens of a prompt when these are few: all their logits have to be made then.
 MOST_PROMPT_BEFORE_DRAFT = 16
@@ -91,7 +91,7 @@ class Scheduler:
         prefill_chunk: int = PREFILL_CHUNK,
     ) -> None:
         self.backend, self.tokenizer = backend, tokenizer
-        self.longest_draft, self.prefill_chunk = longest_draft, prefill_chunk
+        self.longest_draft = longest_draft
         self.counts = Counts()  # of all requests that have ended
         self._allowed = lru_cache(maxsize=64)(partial(healing.allowed, tokenizer))
         self._cache = PrefixCache(backend, cache_bytes)
@@ -99,7 +99,7 @@ class Scheduler:
         self._earlier = Earlier()
         # By source, in the order in which they are asked: see `_work`.
         self._acceptance = [Acceptance(guess) for guess in (EARLIER, SURE, *[OUTSIDE] * len(drafts), UNSURE)]
-        self._cost = StepCost()
+        self._cost, self._chunk = StepCost(), Chunk(prefill_chunk, backend.config.parameters)
         self._numbers = count()
         self._lock = Lock()  # of the two that follow
         self._waiting: list[Answer] = []
@@ -204,7 +204,7 @@ class Scheduler:
 
     def _schedule(self) -> list[_Row]:
         """A row for every request: its next token, or what of its prompt there is room for in this step."""
-        room, rows = self.prefill_chunk, []
+        room, rows = self._chunk.tokens, []
         for work in self._running:
             if work.sequence is None and room:
                 self._acquire(work)
@@ -277,7 +277,9 @@ class Scheduler:
                     self.backend.truncate(row.sequence, row.work.held)
                 self._cache.clear()
             else:
-                self._cost.record(sum(len(ids) for _, ids, _ in call), time.perf_counter() - started)
+                tokens, seconds = sum(len(ids) for _, ids, _ in call), time.perf_counter() - started
+                self._cost.record(tokens, seconds)
+                self._chunk.record(tokens, seconds)
                 return logits
         return None
 
