@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from codegen25 import editing, infill
-from codegen25.bench import typing
+from codegen25.bench import llama_server, typing
 from codegen25.bench.figures import Options
+from codegen25.bench.llama_server import LlamaClient, LlamaServer
 from codegen25.bench.peer import PeerError
 from codegen25.bench.session import Event, Moment, generate, library_files, replay
-from codegen25.bench.typing import Author, LlamaClient, costs, percentile, stretches
+from codegen25.bench.typing import Author, costs, percentile, stretches
 from codegen25.editing import Editing, Limits
 from codegen25.engine.answer import Request
 from codegen25.model.gguf_export import export_gguf
@@ -80,6 +81,21 @@ def test_keys_that_got_no_answer_wait_for_the_next_one() -> None:
     assert one.times[0] > one.times[1] > one.times[2]
     assert len(one.answered) == 2
     assert engine.texts == []
+
+
+class Late(Scripted):
+    def answer(self, request: Request, until: float, on_text: Callable[[], None]) -> str | None:
+        text = super().answer(request, until, on_text)
+        if text is None:
+            time.sleep(0.05)  # one that does not stop when it is told to
+        return text
+
+
+def test_keys_are_pressed_while_an_engine_does_not_stop() -> None:
+    one = author(Late(None, None, None, "x"))
+    one.work(session(("type", "a"), ("type", "b"), ("type", " "), ("type", "q")))
+    assert one.superseded == 3
+    assert min(one.times) > 0.1  # the last key was pressed 3 ms after the first
 
 
 def test_keys_along_a_suggestion_ask_nothing() -> None:
@@ -250,16 +266,16 @@ def test_llama_cpp_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     pytest.importorskip("xllamacpp")
     path = tmp_path / "nano.gguf"
     export_gguf(Path(editing.__file__).parent / "models" / "nano", path, lambda line: None)
-    monkeypatch.setattr(typing, "environment", lambda *_: sys.executable)
+    monkeypatch.setattr(llama_server, "environment", lambda *_: sys.executable)
     options = Options(tmp_path, 1, 1, ("llama.cpp",), lambda line: None)
     stops = frozenset(infill.stops(NANO))
     prompt = [*NANO.encode("def mean(values):\n"), NANO.masks[0], NANO.eot, NANO.sep, NANO.masks[0]]
     asked = Request([*prompt, *NANO.encode("    return sum(values) / len")], np.ones(1, bool), stops, b"(", 8, ("\n",))
-    with typing.LlamaServer(options, path, 256, 0) as running:
+    with LlamaServer(options, path, 256, 0) as running:
         answers = [LlamaClient(running.address, NANO).answer(asked, math.inf, lambda: None) for _ in range(2)]
         assert LlamaClient(running.address, NANO).answer(asked, 0, lambda: None) is None
     assert answers == ["values)", "values)"]
     with pytest.raises(PeerError, match="no answer"):
         LlamaClient(running.address, NANO).answer(asked, math.inf, lambda: None)
     with pytest.raises(PeerError, match="did not start"):
-        typing.LlamaServer(options, tmp_path / "missing.gguf", 256, 0)
+        LlamaServer(options, tmp_path / "missing.gguf", 256, 0)

@@ -14,24 +14,20 @@ an engine answers count with all that their author waited.
 
 from __future__ import annotations
 
-import http.client
-import json
 import math
-import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from codegen25 import infill
 from codegen25.bench import weights
 from codegen25.bench.figures import Bar, Figure, Options
-from codegen25.bench.peer import DRIVERS, PeerError, environment
+from codegen25.bench.llama_server import LLAMA, LlamaClient, LlamaServer
+from codegen25.bench.peer import PeerError
 from codegen25.bench.session import Event, Moment, generate, library_files, load, replay, save
 from codegen25.bench.speed import REST
 from codegen25.complete import Model
@@ -43,7 +39,6 @@ from codegen25.tokenizer import Tokenizer
 STOP = "\n"
 CACHE_REUSE = 256  # llama.cpp's, for the usual layout: what its editor plugins recommend
 BAR = Bar("<=", 0.5)
-LLAMA = "llama.cpp"
 OURS, SAME, PLAIN = "ours", "same", "plain"
 PEERS = {SAME: "llama.cpp server, same prompts", PLAIN: "llama.cpp server, usual layout"}
 
@@ -69,96 +64,6 @@ class Ours:
             is_superseded=lambda: time.perf_counter() >= until,
             on_text=lambda _: on_text(),
         )
-
-
-class LlamaServer:
-    """llama.cpp's server in a process of its own. Raises `PeerError` when it does not start."""
-
-    def __init__(self, options: Options, path: Path, window: int, reuse: int) -> None:
-        python = environment(LLAMA, options.cache, options.say)
-        settings = {"path": str(path), "threads": options.threads, "window": window, "reuse": reuse}
-        log = options.cache / "logs" / "llama.cpp server.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as stderr:
-            self._process = subprocess.Popen(
-                [python, "-I", DRIVERS / "llama_server.py", json.dumps(settings)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True,
-            )  # fmt: skip
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            self.close()
-            raise PeerError(f"llama.cpp's server did not start; its last words are in {log}")
-        self.address: str = json.loads(line)["address"]
-
-    def __enter__(self) -> LlamaServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
-
-
-class LlamaClient:
-    """Asks a running server, a connection for each request."""
-
-    def __init__(self, address: str, tokenizer: Tokenizer) -> None:
-        url = urlsplit(address)
-        self._host, self._port, self._tokenizer = url.hostname or "", url.port, tokenizer
-
-    def answer(self, request: Request, until: float, on_text: Callable[[], None]) -> str | None:
-        """Raises `PeerError` when the server says anything but an answer."""
-        ask = {
-            "prompt": [*request.prompt, *self._tokenizer.encode(request.required.decode())],
-            "n_predict": request.max_tokens, "stop": list(request.stop), "cache_prompt": True, "stream": True,
-            "temperature": 0.0, "samplers": ["temperature"],
-        }  # fmt: skip
-        connection = http.client.HTTPConnection(self._host, self._port)
-        try:
-            connection.connect()
-            connection.sock.settimeout(_left(until))
-            connection.request("POST", "/completion", json.dumps(ask), {"Content-Type": "application/json"})
-            text = ""
-            with closing(_news(connection, until)) as all_news:
-                for news in all_news:
-                    if news["content"]:
-                        text += news["content"]
-                        on_text()
-                    if news["stop"]:
-                        return text
-            raise PeerError("llama.cpp's server ended an answer before its end")
-        except TimeoutError:
-            return None
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            raise PeerError(f"llama.cpp's server gave no answer ({type(error).__name__}: {error})") from error
-        finally:
-            connection.close()
-
-
-def _news(connection: http.client.HTTPConnection, until: float) -> Generator[dict[str, Any], None, None]:
-    """The server-sent events of a response as they come. Raises `TimeoutError` at `until`."""
-    sock = connection.sock  # the connection forgets it when the server is going to close
-    with connection.getresponse() as response:
-        while line := response.readline():
-            if line.startswith(b"data: "):
-                yield json.loads(line.removeprefix(b"data: "))
-            elif line.strip() and not line.startswith(b":"):  # which begins a comment, as pings are
-                what = line[:200].decode(errors="replace")
-                raise PeerError(f"llama.cpp's server answered {response.status}: {what}")
-            sock.settimeout(_left(until))
-
-
-def _left(until: float) -> float | None:
-    """Seconds for a socket to wait; at least a little, since 0 would mean not to wait at all."""
-    return None if math.isinf(until) else max(1e-3, until - time.perf_counter())
 
 
 class Plain(Editing):
@@ -194,17 +99,23 @@ class Author:
     _waiting_first: list[float] = field(default_factory=list)
 
     def work(self, moments: Sequence[Moment]) -> None:
-        """One stretch of a session; its last request is not superseded."""
+        """One stretch of a session; its last request is not superseded.
+
+        An author does not wait for an engine: keys are pressed when their time has come, whether or not the engine has
+        stopped what it was doing.
+        """
+        pressed = time.perf_counter()
         for moment, following in zip(moments, [*moments[1:], None], strict=True):
-            now, until = time.perf_counter(), math.inf
+            until = math.inf
             if following is not None:
-                until = now + min(self.longest_pause, (following.event.t_ms - moment.event.t_ms) / 1000)
+                until = pressed + min(self.longest_pause, (following.event.t_ms - moment.event.t_ms) / 1000)
             if moment.event.ask:
-                self._ask(moment, now, until)
+                self._ask(moment, pressed, until)
             if following is not None:
                 self._pause(moment, until)
+            pressed = until
 
-    def _ask(self, moment: Moment, now: float, until: float) -> None:
+    def _ask(self, moment: Moment, pressed: float, until: float) -> None:
         known = self.editing.known(moment.prefix, moment.suffix)
         if known is not None:
             self.along += 1
@@ -212,13 +123,13 @@ class Author:
             self._whole_text()
             return
         self.asked += 1
-        self._waiting.append(now)
-        self._waiting_first.append(now)
+        self._waiting.append(pressed)
+        self._waiting_first.append(pressed)
         text = self.engine.answer(self.editing.request(moment.prefix, moment.suffix), until, self._some_text)
         if text is None:
             self.superseded += 1
             return
-        self.answered.append(time.perf_counter() - now)
+        self.answered.append(time.perf_counter() - pressed)
         self.editing.computed()
         self.editing.remember(moment.prefix, moment.suffix, text)
         self._some_text()
@@ -233,12 +144,12 @@ class Author:
 
     def _some_text(self) -> None:
         now = time.perf_counter()
-        self.first += [now - pressed for pressed in self._waiting_first]
+        self.first += [now - key for key in self._waiting_first]
         self._waiting_first.clear()
 
     def _whole_text(self) -> None:
         now = time.perf_counter()
-        self.times += [now - pressed for pressed in self._waiting]
+        self.times += [now - key for key in self._waiting]
         self._waiting.clear()
 
 
