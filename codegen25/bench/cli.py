@@ -21,18 +21,17 @@ PEERS = ("llama.cpp", "transformers", "openvino")
 FOLDER = click.Path(path_type=Path)
 
 
-def _shared(rounds: int) -> Callable[[Command], Command]:
-    """The flags of every benchmark."""
-    options = (
+def _shared(rounds: int, *, peers: bool = True) -> Callable[[Command], Command]:
+    """The flags of every benchmark; `peers`: of those that others take part in."""
+    options = [
         click.option("--rounds", type=int, default=rounds, help="Turns of each engine; medians count."),
         click.option("--threads", type=int, show_default="all cores", help="Of each engine."),
-        click.option(
-            "--peers", default="llama.cpp", metavar="NAMES",
-            help=f"Engines to compare with, by commas: {', '.join(PEERS)}, or none.",
-        ),
         click.option("--cache", type=FOLDER, show_default="~/.cache/codegen25", help="Keeps models and peers."),
         click.option("--json", "as_json", is_flag=True, help="Write one JSON object."),
-    )  # fmt: skip
+    ]
+    if peers:
+        names = ", ".join(PEERS)
+        options[2:2] = [click.option("--peers", default="llama.cpp", help=f"By commas: {names}, or none.")]
 
     def add(command: Command) -> Command:
         for option in reversed(options):
@@ -144,7 +143,7 @@ def verify(shape: str, bits: tuple[str, ...], context: int, tokens: int, as_json
 @bench.command()
 @click.option("--files", type=FOLDER, show_default="the standard library", help="A folder of Python files to infill.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Other files and places.")
-@_shared(rounds=5)
+@_shared(rounds=5, peers=False)
 def infill(files: Path | None, seed: int, as_json: bool, **shared: Any) -> None:
     """Infilling of lines cut from real files, with speculation and without.
 
@@ -180,7 +179,7 @@ def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:
     return [(s, int(b)) for s in (SHAPES if shape == "all" else (shape,)) for b in dict.fromkeys(bits)]
 
 
-def _options(rounds: int, threads: int | None, peers: str, cache: Path | None) -> Options:
+def _options(rounds: int, threads: int | None, cache: Path | None, peers: str = "none") -> Options:
     from codegen25.bench import machine
     from codegen25.bench.figures import Options
     from codegen25.engine.machine import usable_cores
@@ -189,15 +188,16 @@ def _options(rounds: int, threads: int | None, peers: str, cache: Path | None) -
     for name in names:
         if name not in PEERS:
             raise UsageError(f"--peers {name or peers}: choose from {', '.join(PEERS)}, or none")
-    if line := machine.disturbance():
-        say(line)
-    return Options(
+    options = Options(
         cache=(cache or default_cache()).absolute(),
         threads=usable_cores() if threads is None else threads,
         rounds=rounds,
         peers=tuple(dict.fromkeys(names)),
         say=say if sys.stderr.isatty() else _quiet,
     )
+    if line := machine.disturbance():
+        say(line)
+    return options
 
 
 def _quiet(line: str) -> None:

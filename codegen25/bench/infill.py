@@ -29,7 +29,13 @@ from codegen25.files import read_source
 BAR = Bar(">=", 2.0)
 FILES = 8  # of a round; each gives a hole of every kind
 NEIGHBOURS = 4  # files of the same folder that are open too
-OTHERS = {"site-packages", "test", "tests", "idle_test"}  # folders of the standard library that are something else
+OTHERS = {
+    "site-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "encodings",
+}  # folders of the standard library that are something else
 LINES = (3, 9)  # of a hole of several lines
 NEAR = 3  # lines of text that must stand on either side of a hole
 # Kinds of holes: new tokens at most, and where an answer ends beside `<eom>`.

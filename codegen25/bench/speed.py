@@ -42,8 +42,8 @@ class Engine(Protocol):
 class Ours:
     """Our engine behind the calls of a `Peer`."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, backend: Backend, isa: str) -> None:
+        self.backend, self.isa = backend, isa
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
         seconds: float = getattr(self, do)(**arguments)
@@ -84,7 +84,7 @@ class Ours:
 class Runner:
     """The engines that share a file, ours first, and the peers' settings; `missing` peers cannot run, and why."""
 
-    ours: Engine
+    ours: Ours
     peers: dict[str, Engine] = field(default_factory=dict)
     settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     builds: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # versions, and what they were compiled for
@@ -101,7 +101,7 @@ class Runner:
             for name in list(seconds):
                 time.sleep(REST)
                 try:
-                    engine = self.ours if name == OURS else self.peers[name]
+                    engine: Engine = self.ours if name == OURS else self.peers[name]
                     taken = [float(engine.call(**task)["seconds"]) for task in tasks]
                 except PeerError as error:
                     self.missing[name] = str(error)
@@ -117,7 +117,8 @@ def open_ours(path: Path, threads: int) -> Ours:
     """Our engine on a GGUF file."""
     from codegen25.engine.cpu import load_cpu
 
-    return Ours(load_cpu(path, threads=threads))
+    backend = load_cpu(path, threads=threads)
+    return Ours(backend, backend.engine.isa)
 
 
 @contextmanager
@@ -176,14 +177,14 @@ def _per_peer(figure: Figure, runner: Runner, options: Options, values: Mapping[
     figures = []
     for name in options.peers:
         settings = {"threads": options.threads, **runner.settings.get(name, {})}
-        about = {"peer_settings": settings, "peer_build": runner.builds.get(name)}
+        about = {"isa": runner.ours.isa, "peer_settings": settings, "peer_build": runner.builds.get(name)}
         figures.append(
             replace(
                 figure, peer=values.get(name, ()), peer_name=name, note=runner.missing.get(name, figure.note),
                 bar=figure.bar if name == BARRED else None, more=figure.more | about,
             )
         )  # fmt: skip
-    return figures or [replace(figure, bar=None)]
+    return figures or [replace(figure, bar=None, more=figure.more | {"isa": runner.ours.isa})]
 
 
 def decode(shape: str, bits: int, options: Options, *, context: int = 128, tokens: int = 64) -> list[Figure]:

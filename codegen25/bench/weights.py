@@ -6,6 +6,7 @@ activations as large as a trained model's. Speed does not depend on them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,12 @@ def _real_nano(options: Options) -> Path:
 
     path = options.cache / "models" / "nano.gguf"
     check_disk(path.parent, GIB // 4, path.name)
-    path.unlink(missing_ok=True)  # of another version, perhaps
-    export_gguf(BUILT_IN, path, options.say)
+    aside = path.with_name(f".nano.{os.getpid()}.gguf")
+    try:
+        export_gguf(BUILT_IN, aside, options.say)
+        aside.replace(path)  # which may be of another version
+    finally:
+        aside.unlink(missing_ok=True)
     return path
 
 
