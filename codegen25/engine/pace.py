@@ -22,9 +22,10 @@ SMALLEST_CHUNK = 32
 class StepCost:
     """Seconds of a forward pass by its number of tokens, a moving average learned at run time.
 
-    Up to eight tokens have an average each, beyond that the numbers share one per quarter of an octave. Between known
-    numbers it is interpolated; beyond them the nearest counts, so that what is unknown looks cheap and is tried. What
-    was not measured for a while is unknown again: one slow step must not scare for ever.
+    Below eight tokens each number has its average, from there on they share one per quarter of an octave. Between known
+    numbers it is interpolated. Beyond them it is taken to grow with the square root: so cheap that long drafts are
+    tried where they have been right, and not where they have been wrong. What was not measured for a while is unknown
+    again: one slow step must not scare for ever.
     """
 
     _WEIGHT = 0.2  # of the newest measurement
@@ -55,7 +56,8 @@ class StepCost:
         self._known = order, [self._seconds[known] for known in order]
 
     def seconds(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
-        out: NDArray[np.float64] = np.interp(tokens, *self._known)
+        known, seconds = self._known
+        out: NDArray[np.float64] = np.interp(tokens, known, seconds) * np.sqrt(np.maximum(1, tokens / known[-1]))
         return out
 
 

@@ -30,7 +30,7 @@ from codegen25.engine.pace import PROBE_EVERY, PROBE_LENGTH, Acceptance, Chunk, 
 from codegen25.tokenizer import Tokenizer
 
 CACHE_BYTES = 1 << 30
-LONGEST_DRAFT = 16
+LONGEST_DRAFT = 32
 # Prompt tokens that run in one step at the most, of all requests together: the others wait for no more than these.
 PREFILL_CHUNK = 256
 # A draft may stand behind the last tokens of a prompt when these are few: all their logits have to be made then.
