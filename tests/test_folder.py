@@ -232,6 +232,7 @@ HEADERS: dict[str, bytes] = {
     "negative": b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
     "no such dtype": b'{"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}}',
     "lacks keys": b'{"a": {"dtype": "F32"}}',
+    "a name of two lines": b'{"a\\nb": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}',
 }
 
 

@@ -176,6 +176,8 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Plain]]:
             header: dict[str, Any] = json.loads(file.read(length))
             header.pop("__metadata__", None)
             for name, entry in sorted(header.items()):
+                if not name.isprintable():
+                    raise CodegenError(f"{path}: a tensor is called {name!r}; {AGAIN}")
                 if entry["dtype"] not in DTYPES:
                     raise CodegenError(
                         f"{path}: tensor {name} is {entry['dtype']}, which cannot be read; export the model as bfloat16"
