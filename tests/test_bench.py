@@ -19,7 +19,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen25.bench import infill, machine, speed, weights
+from codegen25.bench import cli, infill, machine, speed, weights
 from codegen25.bench import peer as peers
 from codegen25.bench.cli import default_cache
 from codegen25.bench.figures import Bar, Figure, Options, table
@@ -399,7 +399,15 @@ def test_infill_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert 0 <= figure["accepted"] <= figure["drafted"] and figure["answers"] == 2
 
 
-# ---------------------------------------------------------------------------------------------------- hostile arguments
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+def test_the_command_line_names_what_there_is() -> None:
+    """It has lists of its own, so that `--help` imports nothing."""
+    assert set(cli.PEERS) == set(PEERS)
+    assert set(cli.SHAPES) <= set(SHAPES)
+    assert set(speed.DECODE_BARS) == set(cli.SHAPES) and speed.BARRED in PEERS
+    assert all((DRIVERS / recipe.driver).is_file() for recipe in PEERS.values())
 
 
 @pytest.mark.parametrize(

@@ -148,5 +148,5 @@ class Peer:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would reach into the peer's Python."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    """Ours, without what would reach into the peer's Python or its threads."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "OMP_", "GOMP_", "KMP_"))}
