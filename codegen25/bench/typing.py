@@ -6,7 +6,7 @@ scheduler, or by closing the connection. In the rest of a pause an engine may ru
 that opens anew after the cursor has moved or because the tail is long. Both engines get the same prompts by the same
 rules, the same limit of tokens and the end of the line as stop string; llama.cpp also, in a run of its own, the usual
 layout, in which the whole text before the cursor stands in front. Its prompt ends at the cursor, where ours heals the
-last piece. Files change places between the engines: each replays the way to the next jump of the cursor in turn.
+last piece; it drafts nothing, as is its default. The engines take turns from one jump of the cursor to the next.
 
 The time to a suggestion runs from a key to the first whole suggestion on screen after it. So keys that come faster than
 an engine answers count with all that their author waited.
