@@ -10,7 +10,7 @@ namespace codegen25 {
 namespace {
 
 constexpr int kPass = 512;       // tokens that go through the layers together
-constexpr int kRowBlock = 8;     // rows of one sequence that share a task of attention
+constexpr int kRowBlock = 8;     // rows of one sequence that share a task of attention, at most
 constexpr int kFewRows = 4;      // fewer are done by the caller alone: a loop of the pool costs more
 
 constexpr int up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -95,7 +95,7 @@ void Engine::grow(int rows) {
     queries_.assign(n * shape_.heads * depth_, 0);
     values_.assign(n * widest, 0);
     scales_.assign(n * widest / kGroup, 0);
-    sums_.assign(n * widest / kGroup * 2, 0);
+    starts_.assign(n * widest / kGroup * Activations::kStarts, 0);
 }
 
 // Angles in fp32, as every other implementation has them: a more exact one would differ from what was trained.
@@ -164,7 +164,7 @@ void Engine::head(std::span<const int> wanted, float* logits) {
 // ------------------------------------------------------------------------------------------------------------ matrices
 
 Activations Engine::activations(size_t columns) {
-    return {values_.data(), scales_.data(), sums_.data(), static_cast<int>(columns / kGroup)};
+    return {values_.data(), scales_.data(), starts_.data(), static_cast<int>(columns / kGroup)};
 }
 
 // Some rows of the states, normalised and rounded, one after the other.
@@ -245,18 +245,20 @@ void Engine::place(const Part& part, int layer, int row, int count) {
 // Who does what, the same in every layer. Where rows are few, the chunks of a long past are spread over the threads.
 void Engine::plan(std::span<const Part> parts) {
     const auto chunks_of = [](int tokens) { return (tokens + kChunk - 1) / kChunk; };
-    int blocks = 0, chunks = 0, count = 0;
+    int chunks = 0, count = 0;
     for (const Part& part : parts) {
-        blocks += up(part.count, kRowBlock) / kRowBlock;
         chunks = std::max(chunks, chunks_of(part.position + part.count));
         count += part.count;
     }
-    const bool spread = blocks * shape_.kv_heads < 4 * pool_.threads();
+    // Tasks enough to share them evenly, and then as large as can be: a task reads its keys once for all its rows.
+    const int enough = 4 * pool_.threads();
+    const int block = std::clamp(count * shape_.kv_heads / enough, 1, kRowBlock);
+    const bool spread = count / block * shape_.kv_heads < enough;
     slots_ = spread ? chunks : 1;
     tasks_.clear();
     for (const Part& part : parts)
-        for (int first = 0; first < part.count; first += kRowBlock) {
-            const int rows = std::min(kRowBlock, part.count - first), all = chunks_of(part.position + first + rows);
+        for (int first = 0; first < part.count; first += block) {
+            const int rows = std::min(block, part.count - first), all = chunks_of(part.position + first + rows);
             for (int h = 0; h < shape_.kv_heads; h++)
                 for (int chunk = 0; chunk < all; chunk += spread ? 1 : all)
                     tasks_.push_back({&part, part.first + first, rows, h, chunk, spread ? chunk + 1 : all});

@@ -105,7 +105,7 @@ private:
     std::vector<float> x_, normed_, qkv_rows_, attended_rows_, inner_rows_;
     std::vector<int8_t> values_;
     std::vector<float> scales_;
-    std::vector<int32_t> sums_;
+    std::vector<int32_t> starts_;
     std::vector<float> cos_, sin_;                // [positions, head_dim / 2]
     std::vector<float> queries_;                  // [kv head, row, query head that shares it, depth]
     std::vector<Task> tasks_;

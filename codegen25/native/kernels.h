@@ -34,8 +34,12 @@ struct Weights {
 struct Activations {
     int8_t* values = nullptr;   // [rows, 64 · groups]
     float* scales = nullptr;    // [rows, groups]
-    int32_t* sums = nullptr;    // [rows, 2 · groups], of every 32 values
+    // [rows, groups, kStarts]: what sums of products begin with, to take away by how much weights are shifted. For
+    // weights of 4 bits, of the first 32 values, the other 32 and all 64; then the same for weights of 8 bits.
+    int32_t* starts = nullptr;
     int groups = 0;
+
+    static constexpr int kStarts = 6;
 };
 
 // One head's keys and values of 16 tokens, in bf16. Keys: [depth / 2][16 tokens][2]; values: [8 token pairs][depth][2].

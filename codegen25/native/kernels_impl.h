@@ -39,7 +39,7 @@ template <int BITS, int SUB, int M, int NT>
 inline __attribute__((always_inline)) void dot_block(const Tile (&tiles)[NT], const Activations& x, int row,
                                                      F (&out)[M][NT]) {
     constexpr int kInputs = kGroup / SUB, kVectors = kInputs * kLanes * BITS / 8 / 64;
-    constexpr int kBias = BITS == 8 ? kBias8 : 8;
+    constexpr int kStart = (BITS == 8 ? 3 : 0) + (SUB == 1 ? 2 : 0);
     const size_t width = static_cast<size_t>(x.groups) * kGroup;
     const int8_t* a = x.values + row * width;
     UNROLL for (int m = 0; m < M; m++) UNROLL for (int t = 0; t < NT; t++) out[m][t] = zero();
@@ -48,8 +48,8 @@ inline __attribute__((always_inline)) void dot_block(const Tile (&tiles)[NT], co
             const size_t at = static_cast<size_t>(g) * SUB + s;
             I c[M][NT];
             UNROLL for (int m = 0; m < M; m++) {
-                const int32_t* sums = x.sums + (static_cast<size_t>(row + m) * x.groups + g) * 2;
-                const I start = set1(kBias ? -kBias * (SUB == 2 ? sums[s] : sums[0] + sums[1]) : 0);
+                const size_t group = static_cast<size_t>(row + m) * x.groups + g;
+                const I start = set1(x.starts[group * Activations::kStarts + kStart + s]);
                 UNROLL for (int t = 0; t < NT; t++) c[m][t] = start;
             }
             const int8_t* from = a + g * kGroup + s * kInputs;
@@ -206,7 +206,8 @@ void gated(const Weights& gate, const Weights& up, const Activations& x, int row
 void quantize(const float* x, const Activations& to, int row) {
     int8_t* values = to.values + static_cast<size_t>(row) * to.groups * kGroup;
     float* scales = to.scales + static_cast<size_t>(row) * to.groups;
-    int32_t* sums = to.sums + static_cast<size_t>(row) * to.groups * 2;
+    int32_t* starts = to.starts + static_cast<size_t>(row) * to.groups * Activations::kStarts;
+    constexpr int kBiases[] = {8, kBias8};
     for (int g = 0; g < to.groups; g++, x += kGroup, values += kGroup) {
         F v[4], top = zero();
         UNROLL for (int i = 0; i < 4; i++) {
@@ -220,8 +221,12 @@ void quantize(const float* x, const Activations& to, int row) {
             r[i] = round(mul(v[i], set1(inverse)));
             store_bytes(values + i * kLanes, r[i]);
         }
-        sums[2 * g] = sum(add(r[0], r[1]));
-        sums[2 * g + 1] = sum(add(r[2], r[3]));
+        const int32_t one = sum(add(r[0], r[1])), other = sum(add(r[2], r[3]));
+        for (const int bias : kBiases) {
+            *starts++ = -bias * one;
+            *starts++ = -bias * other;
+            *starts++ = -bias * (one + other);
+        }
     }
 }
 

@@ -141,8 +141,8 @@ Numpy multiply(const Matrix& m, const Floats2& x, const std::string& isa, int th
     std::vector<float> line(width), wide(rows * padded);
     std::vector<int8_t> values(rows * width);
     std::vector<float> scales(rows * width / kGroup);
-    std::vector<int32_t> sums(rows * width / kGroup * 2);
-    const Activations to{values.data(), scales.data(), sums.data(), m.weights().groups};
+    std::vector<int32_t> starts(rows * width / kGroup * Activations::kStarts);
+    const Activations to{values.data(), scales.data(), starts.data(), m.weights().groups};
     for (size_t i = 0; i < rows; i++) {
         std::copy_n(x.data() + i * x.shape(1), x.shape(1), line.data());
         kernels.quantize(line.data(), to, static_cast<int>(i));

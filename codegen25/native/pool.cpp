@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <chrono>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -15,7 +16,8 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(400);
 // No task takes as long: who waits this long for the last one waits for a thread that was put aside.
 constexpr auto kHeldUp = std::chrono::microseconds(1500);
-constexpr int kAlone = 400;  // loops, a few steps
+constexpr int kAlone = 400, kAloneLonger = 25600;  // loops: a few steps of a small model, and a few hundred
+constexpr int64_t kQuiet = 4000;                  // loops after which the disturbance was another one
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -84,8 +86,11 @@ bool Pool::work(uint64_t& seen) {
 
 void Pool::wait(int tasks) {
     const auto all = [&] { return done_.load(std::memory_order_acquire) == tasks; };
+    undisturbed_++;
     if (spin(kHeldUp, all)) return;
-    alone_ = kAlone;
+    next_alone_ = undisturbed_ > kQuiet || next_alone_ == 0 ? kAlone : std::min(2 * next_alone_, kAloneLonger);
+    alone_ = next_alone_;
+    undisturbed_ = 0;
     while (!all()) std::this_thread::yield();
 }
 

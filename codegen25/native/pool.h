@@ -9,7 +9,8 @@
 namespace codegen25 {
 
 // One caller at a time. Tasks are claimed one by one, so a thread that the system holds up leaves its share to the
-// others, and costs at most the task that it had begun. When even that is long, the caller works alone for a while.
+// others, and costs at most the task that it had begun. When even that is long, the caller works alone for a while, and
+// for longer when it happens again soon: where another program has taken a core, one thread is what there is.
 class Pool {
 public:
     explicit Pool(int threads);
@@ -42,7 +43,9 @@ private:
     std::atomic<bool> stop_{false};
     Function function_ = nullptr;
     const void* context_ = nullptr;
-    int alone_ = 0;  // loops that the caller still does without help
+    int alone_ = 0;          // loops that the caller still does without help
+    int next_alone_ = 0;     // what `alone_` becomes when it has to wait again
+    int64_t undisturbed_ = 0;  // loops since it had to
     std::vector<std::thread> workers_;
 };
 
