@@ -164,6 +164,14 @@ def test_weights_that_cannot_be_rounded_are_refused() -> None:
         Matrix.quantized(random(2, 2), 8, "float32", threads=0)
 
 
+def test_equal_scales_of_neighbours_become_one() -> None:
+    q = np.random.default_rng(0).integers(-127, 128, (20, 192)).astype(np.int8)
+    scale = random(20, 3).astype(np.float16)
+    matrix = Matrix.packed(q, np.repeat(scale, 2, axis=1), 8, 32)
+    assert matrix.group == 64 and matrix.nbytes == Matrix.packed(q, scale, 8, 64).nbytes
+    np.testing.assert_array_equal(matrix.dequantized(), Matrix.packed(q, scale, 8, 64).dequantized())
+
+
 def test_wrong_factors_are_refused() -> None:
     matrix = Matrix.quantized(random(5, 40), 8, "float32")
     with pytest.raises(ValueError, match="39 columns"):

@@ -182,8 +182,9 @@ void Engine::round(const float* x, size_t stride, int count) {
     each(count, [&](int row) { kernels_.quantize(x + row * stride, to, row); });
 }
 
-// Tiles that one task takes: few enough that no thread waits long for the last, an even number for kernels that take two.
-int Engine::unit(int tiles) const { return up(std::max(2, tiles / (pool_.threads() * 6)), 2); }
+// Tiles that one task takes: few, so that no thread waits long for the last one, but enough to be worth the claim. An
+// even number, for kernels that take two.
+int Engine::unit(int tiles) const { return up(std::clamp(tiles / (pool_.threads() * 12), 2, 32), 2); }
 
 void Engine::multiply(std::initializer_list<Output> outputs, int rows, bool add) {
     if (rows == 0) return;

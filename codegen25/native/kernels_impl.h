@@ -25,6 +25,9 @@ inline int32_t four_bytes(const int8_t* p) {
 
 // ------------------------------------------------------------------------------------------------------------- matrices
 
+// Bytes that are asked of memory ahead of their use: some tiles, more than one of a small model is long.
+constexpr uintptr_t kAhead = 16384;
+
 struct Tile {
     const uint8_t* bytes;
     const uint16_t* scales;
@@ -58,7 +61,7 @@ inline __attribute__((always_inline)) void dot_block(const Tile (&tiles)[NT], co
                 UNROLL for (int t = 0; t < NT; t++) {
                     const uint8_t* p = tiles[t].bytes + (at * kVectors + v) * 64;
                     const B w = load_bytes(p);
-                    prefetch(p + 2048);
+                    prefetch(reinterpret_cast<uintptr_t>(p) + kAhead);
                     low[t] = BITS == 8 ? w : low_half(w);
                     if (BITS == 4) high[t] = high_half(w);
                 }
@@ -73,7 +76,11 @@ inline __attribute__((always_inline)) void dot_block(const Tile (&tiles)[NT], co
                 }
             }
             F scale[NT];
-            UNROLL for (int t = 0; t < NT; t++) scale[t] = from_half(tiles[t].scales + at * kLanes);
+            UNROLL for (int t = 0; t < NT; t++) {
+                const uint16_t* p = tiles[t].scales + at * kLanes;
+                scale[t] = from_half(p);
+                prefetch(reinterpret_cast<uintptr_t>(p) + kAhead / kVectors / 2);
+            }
             UNROLL for (int m = 0; m < M; m++) {
                 const F factor = set1(x.scales[static_cast<size_t>(row + m) * x.groups + g]);
                 UNROLL for (int t = 0; t < NT; t++)

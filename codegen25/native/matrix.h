@@ -14,7 +14,7 @@ enum class Floats { f32, f16, bf16 };
 class Matrix {
 public:
     // Rows of `docs/formats.md`: integers [rows, columns] (8 bits) or [rows, columns / 2] (4 bits), and fp16 scales
-    // [rows, columns / group]; group is 32 or 64 and divides columns. Throws std::invalid_argument for scales that are
+    // [rows, columns / group]; group is 32 or 64 and divides columns (the matrix may have larger ones). Throws std::invalid_argument for scales that are
     // not finite.
     static Matrix packed(const uint8_t* integers, const uint8_t* scales, int rows, int columns, int bits, int group);
 

@@ -77,6 +77,43 @@ Numpy numpy(std::unique_ptr<float[]> data, std::initializer_list<size_t> shape) 
     return Numpy(raw, shape, nb::capsule(raw, [](void* p) noexcept { delete[] static_cast<float*>(p); }));
 }
 
+// Memory of logits that Python has let go, for those to come: fresh pages of it cost more than filling them.
+class Buffers : public std::enable_shared_from_this<Buffers> {
+public:
+    Numpy take(size_t rows, size_t columns) {
+        std::vector<float> buffer;
+        {
+            const std::lock_guard lock(mutex_);
+            if (!free_.empty()) {
+                buffer = std::move(free_.back());
+                free_.pop_back();
+            }
+        }
+        if (buffer.size() < rows * columns) buffer.resize(rows * columns);
+        auto held = std::make_unique<Held>(Held{shared_from_this(), std::move(buffer)});
+        float* data = held->buffer.data();
+        return Numpy(data, {rows, columns}, nb::capsule(held.release(), [](void* p) noexcept {
+                         const std::unique_ptr<Held> back(static_cast<Held*>(p));
+                         back->owner->keep(std::move(back->buffer));
+                     }));
+    }
+
+private:
+    struct Held {
+        std::shared_ptr<Buffers> owner;
+        std::vector<float> buffer;
+    };
+    static constexpr size_t kMost = 4, kLargest = size_t{1} << 22;  // buffers, and numbers in one that is kept
+
+    void keep(std::vector<float> buffer) {
+        const std::lock_guard lock(mutex_);
+        if (free_.size() < kMost && buffer.size() <= kLargest) free_.push_back(std::move(buffer));
+    }
+
+    std::mutex mutex_;
+    std::vector<std::vector<float>> free_{};
+};
+
 // ------------------------------------------------------------------------------------------------------------ matrices
 
 void check_size(size_t rows, size_t columns) {
@@ -222,13 +259,12 @@ public:
         const std::vector<Row> rows = checked(sequences, counts, tokens, all_logits);
         size_t wanted = 0;
         for (const Row& row : rows) wanted += row.all_logits ? row.tokens.size() : 1;
-        const size_t vocabulary = engine_->vocabulary();
-        std::unique_ptr<float[]> logits(new float[wanted * vocabulary]);
+        Numpy logits = buffers_->take(wanted, engine_->vocabulary());
         {
             nb::gil_scoped_release release;
-            engine_->forward(rows, logits.get());
+            engine_->forward(rows, logits.data());
         }
-        return numpy(std::move(logits), {wanted, vocabulary});
+        return logits;
     }
 
     size_t cache_bytes() {
@@ -313,6 +349,7 @@ private:
 
     std::vector<Shared> matrices_;
     std::unique_ptr<Engine> engine_;
+    std::shared_ptr<Buffers> buffers_ = std::make_shared<Buffers>();
 };
 
 // Bytes per second that all threads together read from memory; the best of a few rounds.

@@ -61,7 +61,8 @@ inline F first(Pairs x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); 
 inline F second(Pairs x) {
     return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
-inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+// Of an address that may lie behind the end of everything.
+inline void prefetch(uintptr_t address) { _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0); }
 
 inline uint16_t to_half(float x) { return static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT)); }
 inline float half_to_float(uint16_t x) { return _cvtsh_ss(x); }

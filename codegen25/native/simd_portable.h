@@ -66,7 +66,7 @@ struct Pairs { uint16_t v[32]; };
 inline Pairs load_pairs(const uint16_t* p) { Pairs r; std::memcpy(r.v, p, sizeof r.v); return r; }
 inline F first(const Pairs& x) { F r; EACH r.v[i] = bf16_to_float(x.v[2 * i]); return r; }
 inline F second(const Pairs& x) { F r; EACH r.v[i] = bf16_to_float(x.v[2 * i + 1]); return r; }
-inline void prefetch(const uint8_t*) {}
+inline void prefetch(uintptr_t) {}
 
 inline uint16_t to_half(float x) { return portable_float_to_half(x); }
 inline float half_to_float(uint16_t x) { return portable_half_to_float(x); }
