@@ -14,10 +14,11 @@ using Clock = std::chrono::steady_clock;
 
 // Longer than what stands between two loops of a step, and than what Python does between two steps.
 constexpr auto kSpin = std::chrono::microseconds(400);
-// No task takes as long: who waits this long for the last one waits for a thread that was put aside.
+// Who waits this long for the last task, and as long as several tasks take, waits for a thread that was put aside.
 constexpr auto kHeldUp = std::chrono::microseconds(1500);
-constexpr int kAlone = 400, kAloneLonger = 25600;  // loops: a few steps of a small model, and a few hundred
-constexpr int64_t kQuiet = 4000;                  // loops after which the disturbance was another one
+constexpr int kSeveral = 4;
+// About what the system gives another program at a time; and, where it comes back and back, what hardly matters.
+constexpr auto kAlone = std::chrono::milliseconds(4), kAloneLonger = std::chrono::milliseconds(128);
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -56,8 +57,8 @@ Pool::~Pool() {
 }
 
 void Pool::run(int tasks, Function function, const void* context) {
-    if (workers_.empty() || tasks <= 1 || alone_ > 0) {
-        if (alone_ > 0) alone_--;
+    const auto start = Clock::now();
+    if (workers_.empty() || tasks <= 1 || start < alone_until_) {
         for (int task = 0; task < tasks; task++) function(context, task);
         return;
     }
@@ -68,9 +69,9 @@ void Pool::run(int tasks, Function function, const void* context) {
     uint64_t state = loop << (2 * kBits) | static_cast<uint64_t>(tasks) << kBits;
     state_.store(state);
     if (sleepers_.load() > 0) state_.notify_all();
-    while (work(state)) {
-    }
-    wait(tasks);
+    int own = 0;
+    while (work(state)) own++;
+    wait(tasks, own, Clock::now() - start);
 }
 
 // Claim a task of the current loop and do it. The fields read here stay as they are until the task is done.
@@ -84,14 +85,15 @@ bool Pool::work(uint64_t& seen) {
     return true;
 }
 
-void Pool::wait(int tasks) {
+// `own` tasks of the loop were the caller's, and took so long together.
+void Pool::wait(int tasks, int own, Clock::duration took) {
     const auto all = [&] { return done_.load(std::memory_order_acquire) == tasks; };
-    undisturbed_++;
-    if (spin(kHeldUp, all)) return;
-    next_alone_ = undisturbed_ > kQuiet || next_alone_ == 0 ? kAlone : std::min(2 * next_alone_, kAloneLonger);
-    alone_ = next_alone_;
-    undisturbed_ = 0;
+    if (spin(std::max<Clock::duration>(kHeldUp, took * kSeveral / std::max(own, 1)), all)) return;
     while (!all()) std::this_thread::yield();
+    const auto now = Clock::now();
+    const bool again = now < alone_until_ + 2 * alone_for_;
+    alone_for_ = again ? std::min<Clock::duration>(2 * alone_for_, kAloneLonger) : kAlone;
+    alone_until_ = now + alone_for_;
 }
 
 void Pool::serve() {

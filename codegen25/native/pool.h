@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -35,7 +36,7 @@ private:
     void run(int tasks, Function function, const void* context);
     bool work(uint64_t& seen);
     void serve();
-    void wait(int tasks);
+    void wait(int tasks, int own, std::chrono::steady_clock::duration took);
 
     alignas(64) std::atomic<uint64_t> state_{0};
     alignas(64) std::atomic<int> done_{0};
@@ -43,9 +44,8 @@ private:
     std::atomic<bool> stop_{false};
     Function function_ = nullptr;
     const void* context_ = nullptr;
-    int alone_ = 0;          // loops that the caller still does without help
-    int next_alone_ = 0;     // what `alone_` becomes when it has to wait again
-    int64_t undisturbed_ = 0;  // loops since it had to
+    std::chrono::steady_clock::time_point alone_until_{};      // the caller works without help
+    std::chrono::steady_clock::duration alone_for_{};          // how long the last time
     std::vector<std::thread> workers_;
 };
 
