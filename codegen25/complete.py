@@ -180,7 +180,7 @@ class Model:
         return mask
 
     @cached_property
-    def _span_vocabulary(self) -> NDArray[np.bool_]:
+    def span_vocabulary(self) -> NDArray[np.bool_]:
         """What may come inside a span: text, and the tokens that end it."""
         mask = self._text_vocabulary.copy()
         mask[list(infill.stops(self.tokenizer))] = True
@@ -280,7 +280,7 @@ class Model:
         index: int,
         related: tuple[Sequence[int], ...] = (),
     ) -> Request:
-        vocabulary, ends = self._span_vocabulary, infill.stops(self.tokenizer)
+        vocabulary, ends = self.span_vocabulary, infill.stops(self.tokenizer)
         return Request(ids, vocabulary, ends, required, max_tokens, tuple(stop), sampling, index, related=related)
 
     def _hole_request(self, ids: Sequence[int], required: bytes, wanted: _Options, index: int) -> Request:

@@ -243,7 +243,7 @@ class Editing:
     def _made(self, prompt: Prompt, max_tokens: int) -> Request:
         ends = infill.stops(self.model.tokenizer)
         return Request(
-            prompt.ids, self.model._span_vocabulary, ends, prompt.required, max_tokens, self.stop, related=self._related
+            prompt.ids, self.model.span_vocabulary, ends, prompt.required, max_tokens, self.stop, related=self._related
         )
 
     def suggest(

@@ -364,10 +364,10 @@ def test_scales_that_are_not_finite(value: float, folder: Path, tmp_path: Path) 
     refused(tmp_path / "q", "layers.1.mlp.up_proj.weight", "finite")
 
 
-@pytest.mark.parametrize("group", [2, 16, 48, 96])
-def test_groups_that_the_engine_does_not_know(group: int, folder: Path, tmp_path: Path) -> None:
-    quantize(folder, tmp_path / "q", bits=8, notice=quiet)
-    edit_plan(tmp_path / "q", up_proj={"bits": 8, "group_size": group})
+@pytest.mark.parametrize(("bits", "group"), [(8, 2), (8, 16), (8, 48), (8, 96), (4, 128)])
+def test_groups_that_the_engine_does_not_know(bits: int, group: int, folder: Path, tmp_path: Path) -> None:
+    quantize(folder, tmp_path / "q", bits=bits, notice=quiet)
+    edit_plan(tmp_path / "q", up_proj={"bits": bits, "group_size": group})
     refused(tmp_path / "q", f"groups of {group}", "32 or multiples of 64")
 
 

@@ -37,7 +37,7 @@ class Prompts:
     tokenizer = NANO
     window = 600
 
-    _span_vocabulary = np.ones(1, bool)
+    span_vocabulary = np.ones(1, bool)
 
 
 def session(*actions: tuple[str, str]) -> list[Moment]:

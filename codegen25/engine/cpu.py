@@ -156,10 +156,12 @@ def _plan(source: Source, bits: int | None, notice: Callable[[str], None]) -> di
         stored = source.packing(name)
         packing = stored or packing_of(PLANS[bits or BITS], stored_name(name))
         assert packing, f"no plan for {name}"
-        if packing.group_size != 32 and packing.group_size % GROUP:
+        # At 4 bits a byte holds two weights that are half a group apart: larger groups cannot be cut into smaller ones.
+        divides = packing.bits == 8 and packing.group_size % GROUP == 0
+        if packing.group_size not in (32, GROUP) and not divides:
             raise CodegenError(
                 f"{source.path}: {name} has groups of {packing.group_size} weights; the native engine takes 32 or "
-                f"multiples of {GROUP}, quantize the model again"
+                f"multiples of {GROUP}, at 4 bits 32 or {GROUP}; quantize the model again"
             )
         plan[name] = packing
         rounded += stored is None
