@@ -37,4 +37,4 @@ class Engine:
         return {"seconds": self._run(tokens, 1).get_ttft().mean / 1000}
 
     def verify(self, context: list[int], tokens: list[int]) -> dict[str, Any]:
-        raise NotImplementedError("its interface runs no given tokens on a cache")
+        raise RuntimeError("its interface runs no given tokens on a cache")
