@@ -5,57 +5,35 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import subprocess
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 from codegen25.bench.figures import Options
-from codegen25.bench.peer import DRIVERS, PeerError, environment
+from codegen25.bench.peer import DRIVERS, Driver, PeerError, environment
 from codegen25.engine.answer import Request
 from codegen25.tokenizer import Tokenizer
 
 LLAMA = "llama.cpp"
 
 
-class LlamaServer:
+class LlamaServer(Driver):
     """llama.cpp's server in a process of its own. Raises `PeerError` when it does not start."""
 
     def __init__(self, options: Options, path: Path, window: int, reuse: int) -> None:
         python = environment(LLAMA, options.cache, options.say)
         settings = {"path": str(path), "threads": options.threads, "window": window, "reuse": reuse}
         log = options.cache / "logs" / "llama.cpp server.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as stderr:
-            self._process = subprocess.Popen(
-                [python, "-I", DRIVERS / "llama_server.py", json.dumps(settings)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True,
-            )  # fmt: skip
+        super().__init__(python, log, DRIVERS / "llama_server.py", json.dumps(settings))
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
             self.close()
             raise PeerError(f"llama.cpp's server did not start; its last words are in {log}")
         self.address: str = json.loads(line)["address"]
-
-    def __enter__(self) -> LlamaServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
 
 
 class LlamaClient:

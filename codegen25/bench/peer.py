@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from codegen25.bench.figures import Options, Say
 from codegen25.errors import CodegenError
@@ -92,26 +92,20 @@ def _run(name: str, *command: str | Path) -> None:
         raise PeerError(f"{name} could not be installed: {why}") from error
 
 
-class Peer:
-    """A running engine. Between two calls it waits for input and uses no processor."""
+class Driver:
+    """One of our programs of `peers`, running in a peer's environment until it is closed."""
 
-    def __init__(self, name: str, python: Path, log: Path) -> None:
-        self.name = name
+    def __init__(self, python: Path, log: Path, *program: str | Path) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as stderr:
             # A session of its own: an interrupt at the terminal reaches us, and we end the peer.
             self._process = subprocess.Popen(
-                [python, "-I", DRIVERS / "main.py", DRIVERS / PEERS[name].driver], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=_environment(),
+                [python, "-I", *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                start_new_session=True, env=_environment(),
             )  # fmt: skip
 
-    @classmethod
-    def start(cls, name: str, options: Options) -> Peer:
-        """Install the peer where needed and start it. Raises `PeerError`."""
-        return cls(name, environment(name, options.cache, options.say), options.cache / "logs" / f"{name}.log")
-
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -129,6 +123,19 @@ class Peer:
                     pipe.close()
                 except BrokenPipeError:  # what was not written yet is not wanted any more
                     continue
+
+
+class Peer(Driver):
+    """A running engine. Between two calls it waits for input and uses no processor."""
+
+    def __init__(self, name: str, python: Path, log: Path) -> None:
+        super().__init__(python, log, DRIVERS / "main.py", DRIVERS / PEERS[name].driver)
+        self.name = name
+
+    @classmethod
+    def start(cls, name: str, options: Options) -> Peer:
+        """Install the peer where needed and start it. Raises `PeerError`."""
+        return cls(name, environment(name, options.cache, options.say), options.cache / "logs" / f"{name}.log")
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Ask for one thing and wait. Raises `PeerError` when the engine fails or is gone."""
