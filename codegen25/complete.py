@@ -270,22 +270,11 @@ class Model:
         budget = self._prompt_budget(max_tokens, sum(map(len, required)))
         return infill.fit(self.tokenizer, [*around, parts[-1]], tails, budget), required
 
-    def _span_request(
-        self,
-        ids: Sequence[int],
-        required: bytes,
-        max_tokens: int,
-        sampling: Sampling,
-        stop: Sequence[str],
-        index: int,
-        related: tuple[Sequence[int], ...] = (),
-    ) -> Request:
-        vocabulary, ends = self.span_vocabulary, infill.stops(self.tokenizer)
-        return Request(ids, vocabulary, ends, required, max_tokens, tuple(stop), sampling, index, related=related)
-
     def _hole_request(self, ids: Sequence[int], required: bytes, wanted: _Options, index: int) -> Request:
-        related = self._related(wanted)
-        return self._span_request(ids, required, wanted.max_tokens, wanted.sampling, wanted.stop, index, related)
+        return Request(
+            ids, self.span_vocabulary, infill.stops(self.tokenizer), required, wanted.max_tokens, tuple(wanted.stop),
+            wanted.sampling, index, related=self._related(wanted),
+        )  # fmt: skip
 
     def _related(self, wanted: _Options) -> tuple[tuple[int, ...], ...]:
         return tuple(self._encoded(text) for text in wanted.extra)

@@ -273,13 +273,8 @@ public:
     }
     size_t page_bytes() const { return engine_->pages().page_bytes(); }
     size_t weight_bytes() const {
-        const std::set<const Matrix*> distinct = [&] {
-            std::set<const Matrix*> all;
-            for (const Shared& m : matrices_) all.insert(m.get());
-            return all;
-        }();
         size_t total = 0;
-        for (const Matrix* m : distinct) total += m->nbytes();
+        for (const Shared& m : std::set(matrices_.begin(), matrices_.end())) total += m->nbytes();
         return total;
     }
     int threads() const { return engine_->threads(); }
