@@ -227,11 +227,10 @@ class Shard:
 
     def verify(self) -> None:
         """Read every byte. Raises CodegenError when one is not what was written, or an id not in the vocabulary."""
-        digest = hashlib.sha256(memoryview(self._map)[HEADER_BYTES:])
+        digest = hashlib.sha256(self._map.data[HEADER_BYTES:])
         digest.update(self.header.pack())
-        if self._map[_FIELDS.size : HEADER_BYTES].tobytes() != digest.digest().ljust(
-            HEADER_BYTES - _FIELDS.size, b"\0"
-        ):
+        written = self._map[_FIELDS.size : HEADER_BYTES].tobytes()
+        if written != digest.digest().ljust(len(written), b"\0"):
             raise self._wrong("is damaged (its checksum is another)")
         for start in range(0, self.header.tokens, _CHUNK):
             if int(self.ids[start : start + _CHUNK].max()) >= self.header.size:

@@ -103,7 +103,7 @@ class BulkTokenizer:
     def _begin(self) -> None:
         try:
             self._backend = gigatoken.Tokenizer.from_json(self._definition)
-        except ValueError as error:
+        except RuntimeError as error:
             line = str(error).splitlines()[0]
             raise CodegenError(f"tokenizer.json: cannot be used in bulk ({line}); choose another tokenizer") from None
         self._left = FORGET_AFTER
