@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from os import fsync
 from pathlib import Path
@@ -48,7 +48,7 @@ class DocumentTableWriter:
             compression_level=3,
             use_dictionary=[*_WORDS, "evidence_text"],
             write_statistics=["source", "language", "license", "tokens", "bytes"],
-            store_schema=True,
+            write_page_checksum=True,
         )
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
@@ -114,36 +114,37 @@ class DocumentTable:
     def __init__(self, path: Path) -> None:
         """Raises CodegenError when the file is no such table."""
         self._path = path
-        try:
-            self._file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowException) as error:
-            raise self._wrong(str(error).splitlines()[0]) from None
-        if not self._file.schema_arrow.equals(SCHEMA):
-            raise self._wrong("has other columns")
-        groups = self._file.metadata
-        self._starts: list[int] = [0, *accumulate(groups.row_group(n).num_rows for n in range(groups.num_row_groups))]
+        with self._reading():
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+            groups = self._file.metadata
+            if not self._file.schema_arrow.equals(SCHEMA):
+                raise pa.ArrowInvalid("it has other columns")
+            lengths: list[int] = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
+        self._starts = [0, *accumulate(lengths)]
         self._group: tuple[int, pa.Table] | None = None
 
-    def _wrong(self, what: str) -> CodegenError:
-        return CodegenError(f"{self._path}: not a table of documents ({what}); build the corpus again")
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Around calls of pyarrow, to which a damaged file is one of several errors."""
+        try:
+            yield
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            what = str(error).splitlines()[0]
+            raise CodegenError(f"{self._path}: not a table of documents ({what}); build the corpus again") from None
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def read(self, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """Some columns of all rows. Raises CodegenError when the file is damaged."""
-        try:
+        with self._reading():
             return self._file.read(list(columns))
-        except (OSError, pa.ArrowException) as error:
-            raise self._wrong(str(error).splitlines()[0]) from None
 
     def _read_group(self, number: int) -> pa.Table:
         """A group of rows; the last one read is kept, as neighbours are often asked for together."""
         if self._group is None or self._group[0] != number:
-            try:
+            with self._reading():
                 self._group = number, self._file.read_row_group(number)
-            except (OSError, pa.ArrowException) as error:
-                raise self._wrong(str(error).splitlines()[0]) from None
         return self._group[1]
 
     def document(self, index: int) -> Document:
