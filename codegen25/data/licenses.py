@@ -1,172 +1,210 @@
-"""Which licence a package states in its core metadata, and whether it is permissive.
+"""Whether a file may be used: its own header decides, else the nearest licence file up the tree, else the metadata.
 
-Only what the package itself declares counts: `License-Expression` (PEP 639) alone if present, else the `License` field
-and the trove classifiers together. In doubt the package is dropped: every licence that is named must be permissive,
-unless the expression offers a choice with OR. A field that names "BSD" without its clauses becomes `LicenseRef-BSD`
-rather than a guess. Licence files are not read yet.
+Metadata and the licence file of the top folder must agree, or both be allowed. Unknown is not permissive. What the
+user declares for a source fills in where the source says nothing that is understood, and never outweighs its words.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from email.message import Message
+from dataclasses import dataclass, replace
 
-PERMISSIVE = frozenset(
-    [
-        "MIT",
-        "MIT-0",
-        "MIT-CMU",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "0BSD",
-        "Apache-2.0",
-        "ISC",
-        "PSF-2.0",
-        "Python-2.0",
-        "HPND",
-        "Unlicense",
-        "CC0-1.0",
-        "Zlib",
-        "BSL-1.0",
-        "LicenseRef-BSD",
-        "LicenseRef-Public-Domain",
-    ]
-)
-PERMISSIVE_EXCEPTIONS = frozenset({"LLVM-exception"})
+from codegen25.data import spdx
+from codegen25.data.document import Evidence
+from codegen25.data.license_headers import read_header
+from codegen25.data.license_metadata import NOTHING, Stated, row_license, stated_license
+from codegen25.data.license_texts import Recognised, one_line, recognise
+from codegen25.data.policy import Policy
+from codegen25.data.source import LICENSE_FILE, Metadata
+from codegen25.errors import CodegenError
 
-# What people write in the License field and in classifiers, lower-cased, without "the" and "license" -> SPDX.
-_NAMES = {
-    "mit": "MIT",
-    "expat": "MIT",
-    "mit-cmu": "MIT-CMU",
-    "isc": "ISC",
-    "isc (iscl)": "ISC",
-    "bsd": "LicenseRef-BSD",
-    "new bsd": "BSD-3-Clause",
-    "modified bsd": "BSD-3-Clause",
-    "3-clause bsd": "BSD-3-Clause",
-    "bsd 3-clause": "BSD-3-Clause",
-    "bsd-3-clause": "BSD-3-Clause",
-    "simplified bsd": "BSD-2-Clause",
-    "2-clause bsd": "BSD-2-Clause",
-    "bsd 2-clause": "BSD-2-Clause",
-    "bsd-2-clause": "BSD-2-Clause",
-    "apache": "Apache-2.0",
-    "apache 2": "Apache-2.0",
-    "apache 2.0": "Apache-2.0",
-    "apache-2": "Apache-2.0",
-    "apache-2.0": "Apache-2.0",
-    "apache software": "Apache-2.0",
-    "apache software 2.0": "Apache-2.0",
-    "apache version 2.0": "Apache-2.0",
-    "apache, version 2.0": "Apache-2.0",
-    "psf": "PSF-2.0",
-    "psf-2.0": "PSF-2.0",
-    "python software foundation": "PSF-2.0",
-    "hpnd": "HPND",
-    "historical permission notice and disclaimer (hpnd)": "HPND",
-    "unlicense": "Unlicense",
-    "unlicense (unlicense)": "Unlicense",
-    "zlib": "Zlib",
-    "zlib/libpng": "Zlib",
-    "cc0-1.0": "CC0-1.0",
-    "public domain": "LicenseRef-Public-Domain",
-}
-_COPYLEFT = re.compile(
-    r"\b(A|L)?GPL|GNU |Mozilla|\bMPL|\bEPL|\bEUPL|\bCDDL|Proprietary|Non-?Commercial|CC[ -]BY", re.IGNORECASE
+NOT_ALLOWED = "licence not allowed by the policy"
+DISAGREE = "licences disagree"
+NOT_FOUND = "no licence found"
+NOT_RECOGNISED = "licence not recognised"
+REASONS = (NOT_ALLOWED, DISAGREE, NOT_FOUND, NOT_RECOGNISED)
+_UNKNOWN = (NOT_FOUND, NOT_RECOGNISED)
+
+# Folders of metadata, whose `licenses` holds the licence files of the source at their paths there (PEP 639).
+_INFO = re.compile(r"^(?:[^/]+\.(?:dist-info|egg-info)|EGG-INFO)/(?:licen[cs]es/|license_files/)?(?:src/)?", re.I)
+# A folder of licence texts speaks for the folder it stands in, but only if that has no licence file of its own.
+_COLLECTION = re.compile(r"(?:^|/)licen[cs]es?$", re.I)
+_OTHERS = re.compile(r"third.?part|3rd.?part|external|bundled|vendor|depend|^licen[cs]es(?![a-z])", re.I)
+_OTHERS_TEXT = re.compile(
+    r"\bbundles? the following|third[- ]party (?:notices|licen[cs]es|software)|licen[cs]es? of bundled", re.I
 )
-_TEXTS = (
-    (re.compile(r"Permission is hereby granted, free of charge, to any person obtaining"), "MIT"),
-    (re.compile(r"Redistribution and use in source and binary forms"), "LicenseRef-BSD"),
-    (re.compile(r"Apache License\s+Version 2\.0"), "Apache-2.0"),
-)
+_HEAD = 400
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`spdx` is set when the package may be used; otherwise `reason` says why not. `evidence` quotes the metadata."""
+    """`spdx` is set when the file may be used; otherwise `reason` is one of REASONS. `evidence` shows why."""
 
     spdx: str | None
-    evidence: str
+    evidence: Evidence
     reason: str | None = None
 
 
-def permissive_expression(expression: str) -> bool:
-    """Whether an SPDX expression can be met with permissive licences alone (AND: each, OR: any). Malformed: False."""
-    tokens = re.findall(r"[()]|[^\s()]+", expression)
-
-    def either(at: int) -> tuple[bool, int]:
-        holds, at = both(at)
-        while at < len(tokens) and tokens[at].upper() == "OR":
-            right, at = both(at + 1)
-            holds = holds or right
-        return holds, at
-
-    def both(at: int) -> tuple[bool, int]:
-        holds, at = one(at)
-        while at < len(tokens) and tokens[at].upper() == "AND":
-            right, at = one(at + 1)
-            holds = holds and right
-        return holds, at
-
-    def one(at: int) -> tuple[bool, int]:
-        if tokens[at] == "(":
-            holds, at = either(at + 1)
-            if tokens[at] != ")":
-                raise IndexError
-            return holds, at + 1
-        holds, at = tokens[at] in PERMISSIVE, at + 1
-        if at < len(tokens) and tokens[at].upper() == "WITH":
-            return holds and tokens[at + 1] in PERMISSIVE_EXCEPTIONS, at + 2
-        return holds, at
-
-    try:
-        holds, end = either(0)
-    except IndexError:
-        return False
-    return holds and end == len(tokens)
+def governed(path: str) -> str:
+    """The folder that a licence file speaks for, "" for the whole source."""
+    folder = _INFO.sub("", path).rpartition("/")[0]
+    while _COLLECTION.search(folder):
+        folder = _COLLECTION.sub("", folder)
+    return folder
 
 
-def _named(text: str) -> str | None:
-    """The SPDX identifier of a licence's everyday name, or None."""
-    words = re.sub(r"\b(the|licen[sc]e[sd]?)\b", " ", text.lower()).replace(", version", " version")
-    return _NAMES.get(" ".join(words.split()).strip(" .,"))
+class Licenses:
+    """Decides on the files of one source.
+
+    `license_files` are texts by path, `declared` an SPDX expression that the user answers for, or "". Raises
+    CodegenError when that is no expression.
+    """
+
+    def __init__(self, metadata: Metadata, license_files: dict[str, str], policy: Policy, declared: str) -> None:
+        expression = spdx.normal(declared) if declared else None
+        if declared and expression is None:
+            raise CodegenError(f"{declared!r} is no SPDX expression; declare one, such as MIT OR Apache-2.0")
+        self.policy, self._declared = policy, expression
+        self._metadata = metadata
+        self._files: dict[str, dict[str, str]] = {}
+        for path in sorted(license_files):
+            self._files.setdefault(governed(path), {})[path] = license_files[path]
+        self._folders: dict[str, Decision] = {}
+
+    def decide(self, path: str, text: str, stated: str) -> Decision:
+        """The decision on one file; `stated` is what a table says of it, "" for nothing. The whole source: all "".
+
+        Some microseconds where the head of the text has no word of licences.
+        """
+        header = read_header(text)
+        around = None
+        if header is None or header.vague:
+            around = self._around(path, stated)
+            if header is None or around.spdx:
+                return around
+        evidence = Evidence("header", path, header.words, header.confidence)
+        return self._judged(header.spdx, evidence)
+
+    def _around(self, path: str, stated: str) -> Decision:
+        """What all but the file itself says."""
+        found = self._row(stated) if stated else self._folder(path.rpartition("/")[0])
+        if self._declared and found.reason in _UNKNOWN and self._is_open(path):
+            return self._judged(self._declared, Evidence("declared", "", one_line(f"declared: {self._declared}"), 1.0))
+        return found
+
+    def _is_open(self, path: str) -> bool:
+        """Whether no licence file deeper than the top speaks for it: that one is somebody else's, known or not."""
+        return self._governing(path.rpartition("/")[0]) in ("", None)
+
+    def _row(self, stated: str) -> Decision:
+        found = row_license(stated)
+        return self._stated(found, Evidence("dataset", "", found.words, found.confidence))
+
+    def _judged(self, expression: str | None, evidence: Evidence) -> Decision:
+        """By the policy: known well enough, and allowed."""
+        if expression is None or evidence.confidence < self.policy.minimum_confidence:
+            return Decision(None, evidence, NOT_RECOGNISED)
+        if not self.policy.allows(expression):
+            return Decision(None, evidence, NOT_ALLOWED)
+        return Decision(expression, evidence)
+
+    def _governing(self, folder: str) -> str | None:
+        """The nearest folder up the tree with a licence file, None when there is none."""
+        while folder and folder not in self._files:
+            folder = folder.rpartition("/")[0]
+        return folder if folder in self._files else None
+
+    def _folder(self, folder: str) -> Decision:
+        """What licence files and metadata say of the files of a folder."""
+        found = self._folders.get(folder)
+        if found is None:
+            governing = self._governing(folder)
+            found = self._of_source() if not governing else self._of_files(governing)[0]
+            self._folders[folder] = found
+        return found
+
+    def _of_files(self, folder: str) -> tuple[Decision, Recognised]:
+        """What the licence files that speak for a folder say together."""
+        file, found = together(self._files[folder])
+        return self._judged(found.spdx, Evidence("file", file, found.words, found.confidence)), found
+
+    def _of_source(self) -> Decision:
+        """The whole source: the licence files of its top folder and its metadata."""
+        stated = stated_license(self._metadata)
+        kind = "dataset" if self._metadata.kind == "dataset" else "metadata"
+        said = self._stated(stated, Evidence(kind, self._metadata.file, stated.words, stated.confidence))
+        if "" not in self._files:
+            return said
+        decision, found = self._of_files("")
+        if stated == NOTHING:
+            return decision
+        return self._agreed(decision, found, said, stated)
+
+    def _stated(self, stated: Stated, evidence: Evidence) -> Decision:
+        if stated == NOTHING:
+            return Decision(None, evidence, NOT_FOUND)
+        if evidence.kind == "dataset" and not self.policy.dataset:
+            return Decision(None, evidence, NOT_FOUND)
+        if stated.named and not self.policy.allows(stated.named):
+            return Decision(None, evidence, NOT_ALLOWED)
+        return self._judged(stated.spdx, evidence)
+
+    def _agreed(self, file: Decision, found: Recognised, said: Decision, stated: Stated) -> Decision:
+        """One decision of the top folder's licence files and the metadata."""
+        both = replace(file.evidence, text=one_line(f"{stated.words}; {file.evidence.file}: {file.evidence.text}"))
+        if file.reason == NOT_RECOGNISED:
+            # Words that were not understood but name what is not allowed speak against the metadata.
+            against = found.spdx is not None and not self.policy.allows(found.spdx)
+            return Decision(None, both, DISAGREE) if against and said.spdx else said
+        if said.reason in _UNKNOWN or found.spdx is None:
+            return file
+        files, metadata = spdx.families(found.spdx), spdx.families(stated.spdx or "")
+        if files <= metadata or (found.choice and metadata <= files):
+            return self._judged(precise(stated.spdx or "", found.spdx), both)
+        if file.spdx and said.spdx:
+            return Decision(found.spdx if metadata <= files else spdx.all_of([said.spdx, found.spdx]), both)
+        return Decision(None, both, DISAGREE if file.spdx or said.spdx else NOT_ALLOWED)
 
 
-def _field(text: str) -> str | None:
-    """What a `License` field says: a name, an SPDX expression, or a whole licence text."""
-    if (spdx := _named(text)) or ("\n" not in text.strip() and permissive_expression(text)):
-        return spdx or " ".join(text.split())
-    first = text.strip().split("\n")[0]
-    return _named(first) or next((spdx for pattern, spdx in _TEXTS if pattern.search(text)), None)
+def precise(stated: str, found: str) -> str:
+    """What metadata states, with the clauses of "BSD" filled in where the licence file has exactly one of them."""
+    exact = [license for license in spdx.licenses(found) if license.startswith("BSD-")]
+    if stated == spdx.BSD:
+        return found
+    return re.sub(rf"{spdx.BSD}(?![\w.-])", exact[0], stated) if len(exact) == 1 else stated
 
 
-def decide(metadata: Message) -> Decision:
-    """The licence that core metadata states, with the words it was decided from."""
-    expression = metadata.get("License-Expression")
-    if expression:
-        evidence = f"License-Expression: {expression}"
-        if permissive_expression(expression):
-            return Decision(" ".join(expression.split()), evidence)
-        return Decision(None, evidence, "licence not permissive")
-    field = metadata.get("License") or ""
-    prefix = "License :: "
-    classifiers = [c for c in metadata.get_all("Classifier") or [] if c.startswith(prefix)]
-    quoted = [f"License: {' '.join(field.split())[:120]}"] if field else []
-    evidence = "; ".join(quoted + [f"Classifier: {c}" for c in classifiers])
-    if _COPYLEFT.search(field) or any(_COPYLEFT.search(c) for c in classifiers):
-        return Decision(None, evidence, "licence not permissive")
-    # The bare "OSI Approved" names no licence, so it neither helps nor hurts.
-    names = [c.split(" :: ")[-1] for c in classifiers if c != "License :: OSI Approved"]
-    found = [_named(name) for name in names]
-    if None in found:
-        return Decision(None, evidence, "licence unknown")
-    stated = _field(field) if field and field.upper() != "UNKNOWN" else None
-    # A field with an expression says how the licences relate; the classifiers can only list them.
-    known = [stated] if stated and " " in stated else sorted({spdx for spdx in [stated, *found] if spdx})
-    if "LicenseRef-BSD" in known and any(spdx.startswith("BSD-") for spdx in known):
-        known.remove("LicenseRef-BSD")  # the classifier is only the vaguer name of the same licence
-    if not known:
-        return Decision(None, evidence or "no licence metadata", "licence unknown")
-    return Decision(" AND ".join(known), evidence)
+def together(files: dict[str, str]) -> tuple[str, Recognised]:
+    """What the licence files of one folder say: each applies, unless one of them says that the reader chooses.
+
+    Lists of other software's licences, and folders of texts, count only where there is nothing else.
+    """
+    named = {path: text for path, text in files.items() if LICENSE_FILE.match(path.rpartition("/")[2])}
+    own = {path: text for path, text in named.items() if not _is_about_others(path, text)}
+    direct = {path: text for path, text in own.items() if _is_direct(path)}
+    chosen = direct or own or named or files
+    found = {path: recognise(text) for path, text in chosen.items()}
+    known = {path: one for path, one in found.items() if one.spdx}
+    pointing = [one for one in found.values() if one.spdx is None and one.choice]
+    unknown = [path for path, one in found.items() if one.spdx is None and not one.choice]
+    if not known or unknown:
+        path = (unknown or list(found))[0]
+        return path, replace(found[path], spdx=None)
+    expressions = [one.spdx for one in known.values() if one.spdx]
+    expression = (spdx.any_of if pointing else spdx.all_of)(expressions)
+    path = next(iter(known))
+    words = "; ".join([*(one.words for one in pointing), known[path].words])
+    confidence = min(one.confidence for one in known.values())
+    return path, replace(
+        known[path], spdx=expression, words=one_line(words), confidence=confidence, choice=bool(pointing)
+    )
+
+
+def _is_about_others(path: str, text: str) -> bool:
+    """Whether a file lists licences of other software, by its name or its first words."""
+    return bool(_OTHERS.search(path.rpartition("/")[2]) or _OTHERS_TEXT.search(text[:_HEAD]))
+
+
+def _is_direct(path: str) -> bool:
+    """Whether a licence file stands in the folder that it speaks for, not in a folder of licence texts there."""
+    return not _COLLECTION.search(_INFO.sub("", path).rpartition("/")[0])
