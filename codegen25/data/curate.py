@@ -1,0 +1,171 @@
+"""From the files of one part of a source to documents: every file is kept with its evidence or dropped with a reason.
+
+The order of the checks is that of their cost. Nothing here knows of other parts, so parts are worked on side by side;
+what it leaves depends on the part and the recipe alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codegen25.data import filters, languages
+from codegen25.data.decontaminate import Benchmarks
+from codegen25.data.dedup import NGRAM, ShingleWriter, bands
+from codegen25.data.document import EVIDENCE, Document, content_id
+from codegen25.data.engine import Task
+from codegen25.data.licenses import Licenses
+from codegen25.data.parts import DROPPED, KEPT, Drop, PartFiles, Table, about
+from codegen25.data.readers import open_source
+from codegen25.data.recipe import Recipe
+from codegen25.data.redact import redact
+from codegen25.data.shingles import ngrams
+from codegen25.data.source import File, Refused, Source
+from codegen25.data.units import Unit
+from codegen25.errors import CodegenError
+
+# Texts that come with a structure of their own are no programming language.
+LANGUAGES_OF_KIND = {"issue": "github-issues", "commit": "git-commits", "jupyter": "jupyter-notebooks"}
+# MinHash goes over several documents at a time, which is faster.
+BATCH = 64
+
+
+class Curator:
+    """Applies a recipe to units. `root` is the folder that relative locations start from."""
+
+    def __init__(self, recipe: Recipe, root: Path) -> None:
+        self.recipe, self.root = recipe, root
+        self.benchmarks = Benchmarks(recipe.problems) if recipe.problems else None
+
+    def run(self, unit: Unit, folder: Path) -> None:
+        """Write the files of a unit. Raises OSError; what is wrong with the source itself is counted as a drop."""
+        files = PartFiles(folder, unit.key)
+        with ExitStack() as stack:
+            kept, dropped = Table(files.kept, KEPT), Table(files.dropped, DROPPED)
+            stack.callback(kept.discard)
+            stack.callback(dropped.discard)
+            shingles = stack.enter_context(ShingleWriter(files.shingles))
+            waiting: list[Document] = []
+            counts: Counter[str] = Counter()
+            for one in self._outcomes(unit):
+                counts["files"] += 1
+                if isinstance(one, Drop):
+                    dropped.add(vars(one), 64 + len(one.detail) + len(one.path))
+                    continue
+                waiting.append(one)
+                if len(waiting) == BATCH:
+                    counts["bytes"] += self._keep(unit, waiting, kept, shingles)
+                    waiting = []
+            counts["bytes"] += self._keep(unit, waiting, kept, shingles)
+            kept.close()
+            dropped.close()
+            shingles.close()
+            files.finish({"files": counts["files"], "kept": kept.count, "bytes": counts["bytes"]})
+
+    def _outcomes(self, unit: Unit) -> Iterator[Document | Drop]:
+        """Each file of the unit as what became of it."""
+        source = unit.source
+        if self._opted_out(source.name):
+            yield Drop(source.name, source.version, "", "opt-out", "source opted out")
+            return
+        try:
+            reader = open_source(source, self.root)
+            licenses = Licenses(reader.metadata(), reader.license_files(), self.recipe.policy, source.license)
+            entries = reader.entries(unit.part)
+            for entry in entries:
+                yield self.judge(entry, source, licenses)
+        except CodegenError as error:
+            yield Drop(source.name, source.version, "", "read", "unreadable source", str(error))
+
+    def _opted_out(self, name: str) -> bool:
+        """A name, or its owner alone, as in OWNER/REPOSITORY."""
+        return name in self.recipe.opt_out or name.split("/")[0] in self.recipe.opt_out
+
+    def judge(self, entry: File | Refused, source: Source, licenses: Licenses) -> Document | Drop:
+        """What becomes of one file."""
+        if isinstance(entry, Refused):
+            return Drop(source.name, source.version, entry.path, "read", entry.reason, entry.detail)
+        name, version = entry.source or source.name, entry.version or ("" if entry.source else source.version)
+
+        def drop(stage: str, reason: str, detail: str = "") -> Drop:
+            return Drop(name, version, entry.path, stage, reason, detail)
+
+        if entry.source and self._opted_out(entry.source):
+            return drop("opt-out", "source opted out")
+        code = entry.kind == "code"
+        if code and (reason := filters.reject_path(entry.path, tests=self.recipe.tests)):
+            return drop("filter", reason)
+        text, reason = filters.decode(entry.data)
+        if text is None:
+            return drop("read", reason or "")
+        language = languages.detect(entry.path, text) if code else LANGUAGES_OF_KIND[entry.kind]
+        if language is None:
+            return drop("language", "no programming language")
+        if self.recipe.languages is not None and language not in self.recipe.languages:
+            return drop("language", "language not wanted", language)
+        if code and (reason := filters.reject_content(text, language, entry.path)):
+            return drop("filter", reason)
+        decision = licenses.decide(entry.path, text, entry.license)
+        if decision.spdx is None:
+            evidence = decision.evidence
+            return drop("licence", decision.reason or "", f"{evidence.kind} {evidence.file}: {evidence.text}")
+        if self.benchmarks and (hit := self.benchmarks.found(text, language)):
+            return drop("benchmark", hit.how, f"{hit.benchmark}: {hit.detail}")
+        clean, redactions = redact(text)
+        return Document(
+            content_id(clean), clean, name, version, entry.path, decision.spdx, decision.evidence, language, entry.kind,
+            entry.date or source.date, entry.stars, redactions,
+        )  # fmt: skip
+
+    def _keep(self, unit: Unit, documents: list[Document], kept: Table, shingles: ShingleWriter) -> int:
+        """Write documents as rows; their text in bytes."""
+        if not documents:
+            return 0
+        found = [ngrams(document.content, NGRAM) for document in documents]
+        total = 0
+        for document, grams, banded in zip(documents, found, bands(found), strict=True):
+            at, count = shingles.add(grams)
+            size = len(document.content.encode())
+            total += size
+            kept.add(_row(unit, kept.count, document, self._heldout(unit, document), size, (at, count), banded), 2 * size)
+        return total
+
+    def _heldout(self, unit: Unit, document: Document) -> bool:
+        return unit.source.heldout or self.recipe.is_heldout(document.source)
+
+
+def _row(
+    unit: Unit, row: int, document: Document, heldout: bool, size: int, shingles: tuple[int, int], banded: np.ndarray
+) -> dict[str, Any]:
+    return {
+        "part": unit.number, "row": row, "id": document.id, "source": document.source, "rank": rank(document), "heldout": heldout, "bytes": size,
+        "shingles_at": shingles[0], "shingles": shingles[1], "bands": banded, "about": about(document),
+        "content": document.content,
+    }  # fmt: skip
+
+
+def rank(document: Document) -> str:
+    """Of copies, the one whose rank comes first is kept: best licence evidence, then oldest, then the first by name."""
+    known = len(EVIDENCE) - EVIDENCE.index(document.evidence.kind)
+    doubt = round(100 * (1 - document.evidence.confidence))
+    return "\0".join(
+        [f"{known}{doubt:03d}", document.date or "9999", document.source, document.version, document.path]
+    )
+
+
+
+def curator(recipe: Recipe, root: str, folder: str) -> Task:
+    """A task that curates the unit it is given as JSON into `folder`, and gives its key back."""
+    one = Curator(recipe, Path(root))
+
+    def task(item: str) -> str:
+        unit = Unit.from_json(item)
+        one.run(unit, Path(folder))
+        return unit.key
+
+    return task

@@ -1,0 +1,294 @@
+"""`codegen25 data …`: a corpus from its sources, and what there is to see in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from codegen25.errors import CodegenError, UsageError, say
+from codegen25.terminal import write, write_json
+
+if TYPE_CHECKING:
+    from codegen25.data.recipe import Recipe
+    from codegen25.data.source import Source
+
+FOLDER = click.Path(path_type=Path)
+CACHE = Path("~/.cache/codegen25/archives")
+_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+_sources = click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+SOURCES = """A SOURCE is a folder, a git repository (FOLDER@COMMIT picks one), a wheel, a source archive, an npm tarball, a
+    Parquet or JSONL file or a folder of them; `pypi:NAME==VERSION` or `npm:NAME@VERSION`, fetched and never run;
+    `site:NAME`, `site` or `stdlib`, what is installed here; or `hub:OWNER/DATASET`."""
+
+
+@click.group()
+def data() -> None:
+    """Make a corpus of licensed code, and look at it.
+
+    Every file that is kept shows its source, its licence and why it is believed; every other one has a counted reason.
+
+    \b
+    Examples:
+      codegen25 data build src/ ../other-repository --out corpus
+      codegen25 data build --lock recipes/starter.lock.json --out starter --workers 2
+      codegen25 data stats corpus --plot tokens.svg
+      codegen25 data show corpus 3f2a9c
+    """
+
+
+def _needs_extra(call: Callable[[], Any]) -> Any:
+    """What the call gives, or one line that names the extra which is not installed."""
+    try:
+        return call()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("codegen25"):
+            raise
+        raise CodegenError(f"this needs {error.name}; pip install 'codegen25[data]'") from error
+
+
+@data.command()
+@_sources
+@click.option("--out", type=FOLDER, required=True, help="Folder of the corpus; one that was stopped goes on.")
+@click.option("--lock", "locks", type=FOLDER, multiple=True, help="Build what this file lists; repeatable.")
+@click.option("--runner", type=click.Choice(["native", "ray"]), default="native", help="Here, or on a Ray cluster.")
+@click.option("--workers", type=click.IntRange(min=1), show_default="all cores", help="Processes at work.")
+@click.option("--policy", default="permissive", help="Which licences are allowed: a name, or a TOML file.")
+@click.option("--license", "declared", metavar="SPDX", default="", help="Of SOURCEs that say none; you answer for it.")
+@click.option("--opt-out", type=FOLDER, help="Names of sources that must not be read, one a line.")
+@click.option("--heldout", type=click.FloatRange(0, 1), default=0.0, help="Share of sources kept apart from training.")
+@click.option("--heldout-source", "apart", multiple=True, metavar="NAME", help="Keep this source apart; repeatable.")
+@click.option("--benchmark", "benchmarks", type=FOLDER, multiple=True, help="Keep this file's problems out, too.")
+@click.option("--no-humaneval", is_flag=True, help="Do not look for HumanEval's problems.")
+@click.option("--languages", help="By commas; every known one when not given.")
+@click.option("--no-tests", is_flag=True, help="Leave code that tests out.")
+@click.option("--no-near", is_flag=True, help="Drop exact copies only.")
+@click.option("--package-bytes", type=click.IntRange(min=1), help="Most text of one source.")
+@click.option("--metadata-prefix", is_flag=True, help="Put <reponame>, <filename>, <gh_stars> before some documents.")
+@click.option("--tokenizer", help="Of this model rather than the family's.")
+@click.option("--cache", type=FOLDER, default=CACHE, help="Keeps what was fetched.")
+@_json
+def build(out: Path, sources: Sequence[str], locks: Sequence[Path], as_json: bool, **flags: Any) -> None:
+    """Build a corpus: read, judge, compare, tokenize.
+
+    {sources}
+
+    The same sources and settings give the same bytes for any number of workers. Stopped at any moment, the same command
+    goes on. OUT gets shards of tokens with their document tables, corpus.json, dropped.parquet, lock.json, and
+    report.html to look at.
+    """
+    from codegen25.data.stats import stats, stats_text
+
+    corpus = _needs_extra(lambda: _run(out, _listed(sources, locks, flags), flags))
+    found = stats(corpus)
+    if as_json:
+        write_json(found)
+        return
+    write(stats_text(found))
+    say(f"{out}: done; report.html shows it")
+
+
+build.help = (build.help or "").replace("{sources}", SOURCES)
+
+
+def _listed(arguments: Sequence[str], locks: Sequence[Path], flags: dict[str, Any]) -> list[Source]:
+    """What the command line names, in the order of a lock, once each."""
+    from dataclasses import replace
+
+    from codegen25.data.describe import describe
+    from codegen25.data.lock import ordered, read_lock
+
+    found = [replace(s, license=flags["declared"] or s.license) for argument in arguments for s in describe(argument)]
+    found += [source for lock in locks for source in read_lock(lock)]
+    if not found:
+        raise UsageError("nothing to build from; name a SOURCE or a --lock")
+    missing = set(flags["apart"]) - {source.name for source in found}
+    if missing:
+        raise UsageError(f"--heldout-source {sorted(missing)[0]}: no such source; it is one of the names in the lock")
+    return ordered(replace(s, heldout=s.heldout or s.name in flags["apart"]) for s in found)
+
+
+def _run(out: Path, sources: list[Source], flags: dict[str, Any]) -> Any:
+    import os
+
+    from codegen25.data.engine import Engine
+    from codegen25.data.pipeline import Build
+
+    workers = flags["workers"] or len(os.sched_getaffinity(0))
+    with _Bars() as bars:
+        engine = Engine(flags["runner"], workers)
+        return Build(sources, out, _recipe(flags), engine, cache=flags["cache"], progress=bars.show).run()
+
+
+def _recipe(flags: dict[str, Any]) -> Recipe:
+    from codegen25.data import decontaminate, languages
+    from codegen25.data.policy import read_policy
+    from codegen25.data.recipe import Recipe
+
+    wanted = None if flags["languages"] is None else frozenset(flags["languages"].lower().split(","))
+    unknown = sorted(name for name in wanted or () if not languages.known(name))
+    if unknown:
+        raise UsageError(f"--languages {unknown[0]}: not known; {languages.nearest(unknown[0])}")
+    problems = () if flags["no_humaneval"] else decontaminate.humaneval()
+    for file in flags["benchmarks"]:
+        problems += decontaminate.read_problems(file)
+    return Recipe(
+        _vocabulary(flags["tokenizer"]), read_policy(flags["policy"]), problems, flags["heldout"],
+        _names(flags["opt_out"]), wanted, flags["package_bytes"], not flags["no_tests"], not flags["no_near"],
+        flags["metadata_prefix"],
+    )  # fmt: skip
+
+
+class _Bars:
+    """A progress bar per stage on stderr, where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._stage, self._bar = "", None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar = None
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        if stage != self._stage:
+            self._close()
+            self._stage = stage
+            self._bar = click.progressbar(length=total, label=stage, file=sys.stderr, show_pos=True)
+            self._bar.__enter__()
+        if self._bar is not None:
+            self._bar.update(done - self._bar.pos)
+
+
+def family_vocabulary() -> Any:
+    """The family's vocabulary as the corpus needs it."""
+    return _vocabulary(None)
+
+
+def _vocabulary(model: str | None) -> Any:
+    """The vocabulary of a model, or the family's."""
+    import json
+
+    from codegen25.data.tokens import Vocabulary
+    from codegen25.model.hf_tokenizer import tokenizer_json
+
+    tokenizer = None
+    if model is not None:
+        from codegen25.model.folder import resolve
+        from codegen25.tokenizer import from_folder
+
+        tokenizer = from_folder(resolve(model))
+    return Vocabulary.from_json(json.dumps(tokenizer_json(tokenizer), ensure_ascii=False))
+
+
+def _names(file: Path | None) -> frozenset[str]:
+    """The lines of a file but comments; the empty set for None."""
+    if file is None:
+        return frozenset()
+    try:
+        lines = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CodegenError(f"{file}: cannot be read ({error}); give a text file with a name on each line") from error
+    return frozenset(filter(None, lines))
+
+
+@data.command()
+@_sources
+@click.option("--out", type=FOLDER, required=True, help="The lock file to write.")
+@click.option("--license", "declared", metavar="SPDX", default="", help="Of SOURCEs that say none; you answer for it.")
+@click.option("--heldout-source", "apart", multiple=True, metavar="NAME", help="Keep this source apart; repeatable.")
+def lock(sources: Sequence[str], out: Path, **flags: Any) -> None:
+    """Write down what a corpus is to be built from: names, versions, hashes.
+
+    {sources}
+    """
+    from codegen25.data.lock import write_lock
+
+    found = _needs_extra(lambda: _listed(sources, (), flags))
+    write_lock(out, found)
+    say(f"{out}: {len(found)} sources")
+
+
+lock.help = (lock.help or "").replace("{sources}", SOURCES)
+_corpus = click.argument("folder", type=FOLDER, metavar="DIR")
+
+
+@data.command("stats")
+@_corpus
+@click.option("--plot", type=FOLDER, help="Draw it into this file, .svg or .png.")
+@_json
+def stats_(folder: Path, plot: Path | None, as_json: bool) -> None:
+    """Show what a corpus is made of, and what was left out and why."""
+
+    def run() -> None:
+        from codegen25.data import stats
+        from codegen25.data.corpus import Corpus
+
+        found = stats.stats(Corpus(folder))
+        if plot is not None:
+            stats.plot(found, plot)
+        if as_json:
+            write_json(found)
+        else:
+            write(stats.stats_text(found))
+
+    _needs_extra(run)
+
+
+@data.command()
+@_corpus
+@click.argument("document", metavar="DOC")
+def show(folder: Path, document: str) -> None:
+    """Show one document with its evidence and what was redacted.
+
+    DOC is the beginning of its id, or SOURCE:PATH.
+    """
+
+    def run() -> None:
+        from codegen25.data.corpus import Corpus
+        from codegen25.data.show import show
+
+        write(show(Corpus(folder), document))
+
+    _needs_extra(run)
+
+
+@data.command()
+@_corpus
+@click.option("--split", type=click.Choice(["train", "heldout"]), default="train", help="Which part.")
+@click.option("--out", type=FOLDER, required=True, help="The JSONL file to write.")
+def export(folder: Path, split: str, out: Path) -> None:
+    """Write documents as JSON lines, with all that is known of each."""
+
+    def run() -> None:
+        from codegen25.data.corpus import Corpus
+        from codegen25.data.document import write_documents
+
+        write_documents(out, Corpus(folder).documents(split))
+
+    _needs_extra(run)
+
+
+@data.command()
+@_corpus
+def verify(folder: Path) -> None:
+    """Check every byte of a corpus against its checksums."""
+
+    def run() -> None:
+        from codegen25.data.corpus import Corpus
+
+        Corpus(folder).verify()
+
+    _needs_extra(run)
+    say(f"{folder}: whole")
