@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from codegen25.data.document import Document, write_text
+from codegen25.data.plain import plain
 from codegen25.data.shards import Shard, file_sha256
 from codegen25.errors import CodegenError
 
@@ -109,21 +111,31 @@ class Corpus:
 
     def find(self, id_prefix: str) -> Place:
         """The document whose id begins so. Raises CodegenError when there is none, or more than one."""
-        return self._only(f"id {id_prefix}…", self._where("id", id_prefix))
+        found = self._where(["id"], lambda table: pc.starts_with(table.column("id"), id_prefix))
+        return self._only(f"an id that begins with {plain(id_prefix)}", found)
 
-    def _where(self, column: str, prefix: str) -> list[Place]:
-        found: list[Place] = []
-        for split, shard in self.all_shards():
-            matches = pc.starts_with(shard.documents.read([column]).column(0), prefix)
-            found += [Place(split, shard, index) for index in pc.indices_nonzero(matches).to_pylist()]
-        return found
+    def find_path(self, name: str) -> Place:
+        """The document that SOURCE:PATH names. Raises CodegenError when there is none, or more than one."""
+
+        def same(table: pa.Table) -> pa.ChunkedArray:
+            names = pc.binary_join_element_wise(table.column("source"), table.column("path"), ":")
+            return pc.equal(names, name)
+
+        return self._only(f"the name {plain(name)}", self._where(["source", "path"], same))
+
+    def _where(self, columns: list[str], matches: Callable[[pa.Table], pa.ChunkedArray]) -> list[Place]:
+        return [
+            Place(split, shard, index)
+            for split, shard in self.all_shards()
+            for index in pc.indices_nonzero(matches(shard.documents.read(columns))).to_pylist()
+        ]
 
     def _only(self, what: str, places: list[Place]) -> Place:
         if not places:
-            raise CodegenError(f"{self.folder}: no document has {what}; see {DROPPED} for what was left out")
+            raise CodegenError(f"{self.folder}: no document has {what}; {DROPPED} lists what was left out")
         if len(places) > 1:
             some = "; ".join(f"{d.id[:12]} {d.source}:{d.path}" for d in (place.document for place in places[:5]))
-            raise CodegenError(f"{self.folder}: {len(places)} documents have {what}; say which: {some}")
+            raise CodegenError(f"{self.folder}: {len(places)} documents have {what}; say which by id: {plain(some)}")
         return places[0]
 
     def verify(self) -> None:
