@@ -23,6 +23,8 @@ _TEXTS = re.compile(
     r"provided \W{0,2}as[- ]is|general public|source code form|hereby grant|subject to the terms|merchantability",
     re.I,
 )  # fmt: skip
+# The end of a licence text, which has none of these words, is no longer than so many lines.
+_AFTER = 14
 # Where one of these opens, the comment goes on to its end.
 _BLOCKS = (
     ("/*", "*/"), ('"""', '"""'), ("'''", "'''"), ("<!--", "-->"), ("{-", "-}"), ("(*", "*)"), ("--[[", "]]"),
@@ -60,7 +62,7 @@ def _read(head: str) -> Header | None:
     if stated := spdx_lines(lines):
         return Header(stated[0], stated[1], 1.0)
     comment = leading_comment(head)
-    found = _in_comment(comment) if _WORDS.search(comment) else None
+    found = _in_comment(_about_licenses(comment)) if _WORDS.search(comment) else None
     variable = _LICENSE_VARIABLE.search(head)
     if found is None and variable and (name := license_names.named(variable[1])):
         return Header(name, one_line(variable[0]), 0.9)
@@ -82,6 +84,13 @@ def leading_comment(text: str) -> str:
             closing = ""
         found.append(_MARKS.sub("", line))
     return "\n".join(found)
+
+
+def _about_licenses(comment: str) -> str:
+    """The comment from its first to its last line that speaks of licences, so that what files share is equal text."""
+    lines = comment.splitlines()
+    said = [number for number, line in enumerate(lines) if _WORDS.search(line) or _TEXTS.search(line)]
+    return "\n".join(lines[max(0, said[0] - 1) : said[-1] + _AFTER])
 
 
 @lru_cache(maxsize=4096)

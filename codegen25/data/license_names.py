@@ -64,7 +64,7 @@ def _creative_commons(match: re.Match[str]) -> str:
     words = match[0].lower()
     clauses = (("non|nc", "NC"), ("no-?deriv|nd\\b", "ND"), ("share|sa\\b", "SA"))
     parts = ["BY", *(short for word, short in clauses if re.search(word, words))]
-    version = re.search(r"\d\.\d", words)
+    version = re.search(r"\d\.\d", match.string[match.start() : match.end() + 15])
     return spdx.identifier(f"CC-{'-'.join(parts)}-{version[0] if version else '4.0'}") or spdx.RESTRICTED
 
 

@@ -78,11 +78,17 @@ def _render(tree: Any) -> str | None:
         return f"{name} WITH {exception}" if name and exception else None
     if not tree.args:
         return identifier(tree.key)
-    inner = [_render(argument) for argument in tree.args]
+    inner = [_render(argument) for argument in _flat(tree)]
     known = [one for one in inner if one is not None]
     if len(known) < len(inner):
         return None
     return _joined(known, "AND" if isinstance(tree, _LICENSING.AND) else "OR")
+
+
+def _flat(tree: Any) -> list[Any]:
+    """The parts of an AND or OR, of ANDs in an AND (ORs in an OR) theirs."""
+    kind = _LICENSING.AND if isinstance(tree, _LICENSING.AND) else _LICENSING.OR
+    return [part for one in tree.args for part in (_flat(one) if isinstance(one, kind) else [one])]
 
 
 def _joined(expressions: Iterable[str], operator: str) -> str:
@@ -94,12 +100,14 @@ def _joined(expressions: Iterable[str], operator: str) -> str:
 
 def all_of(expressions: Iterable[str]) -> str:
     """Every one of these licences applies."""
-    return _joined(expressions, "AND")
+    joined = _joined(expressions, "AND")
+    return normal(joined) or joined
 
 
 def any_of(expressions: Iterable[str]) -> str:
     """Whoever uses it chooses one of these licences."""
-    return _joined(expressions, "OR")
+    joined = _joined(expressions, "OR")
+    return normal(joined) or joined
 
 
 def holds(expression: str, allowed: Callable[[str, str | None], bool]) -> bool:
