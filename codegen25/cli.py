@@ -15,6 +15,7 @@ import click
 
 from codegen25 import __version__
 from codegen25.bench.cli import bench
+from codegen25.data_cli import data
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.terminal import Answers, note_unfinished, to_json, write, write_json, write_table
 
@@ -410,3 +411,4 @@ def quantize(model: str, bits: str, out: Path) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(data)

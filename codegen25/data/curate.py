@@ -83,8 +83,9 @@ class Curator:
             yield Drop(source.name, source.version, "", "read", "unreadable source", str(error))
 
     def _opted_out(self, name: str) -> bool:
-        """A name, or its owner alone, as in OWNER/REPOSITORY."""
-        return name in self.recipe.opt_out or name.split("/")[0] in self.recipe.opt_out
+        """By the whole name, or by what it begins with before a slash: an owner, a host."""
+        pieces = name.split("/")
+        return any("/".join(pieces[:count]) in self.recipe.opt_out for count in range(1, len(pieces) + 1))
 
     def judge(self, entry: File | Refused, source: Source, licenses: Licenses) -> Document | Drop:
         """What becomes of one file."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codegen25.data import index
-from codegen25.data.readers import open_source
+from codegen25.data.readers import check, open_source
 from codegen25.data.source import Source
 from codegen25.errors import CodegenError
 
@@ -61,6 +61,7 @@ def units(sources: Sequence[Source], root: Path) -> list[Unit]:
     """
     found: list[Unit] = []
     for source in sources:
+        check(source, root)
         for part in _parts(source, root):
             number = len(found)
             # Where a source lies says nothing about what is in it.
