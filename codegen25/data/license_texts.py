@@ -27,7 +27,8 @@ GRANT = re.compile(
 )
 # Comparisons, and names of files.
 _NOT_MEANT = re.compile(
-    r"\b(?:unlike|mean|compatible|rather than|instead of|not (?:under|covered|licensed))\b|(?:licen[cs]e|copying)[.-]$",
+    r"\b(?:unlike|mean|compatible|rather than|instead of|not (?:under|covered|licensed))\b|(?:licen[cs]e|copying)[.-]$|"
+    r"\bcommercial,? (?:and|or|and/or|as well as) $",
     re.I,
 )
 # "GPL version 2 or (at your option) any later version" offers no choice between licences.
@@ -156,7 +157,9 @@ def granted(text: str) -> list[Item]:
         before = flat[max(0, mention.start - 120) : mention.start].rsplit(". ", 1)[-1]
         name = flat[mention.start : mention.end].strip(" .:=-#*")
         alone = name in lines or f"The {name}" in lines or f"{name} ({mention.spdx})" in lines
-        if (alone or GRANT.search(before)) and not _NOT_MEANT.search(before):
+        # A restriction needs no grant to count.
+        meant = alone or mention.spdx == spdx.RESTRICTED or GRANT.search(before)
+        if meant and not _NOT_MEANT.search(before):
             found.append(Item(mention.spdx, mention.start, mention.end, False))
     return found
 
