@@ -24,6 +24,9 @@ MANIFEST = "corpus.json"
 DROPPED = "dropped.parquet"
 LOCK = "lock.json"
 FORMAT = 1
+# What is read of a manifest, and of its entry for a shard.
+_KEYS = {"fingerprint", "vocabulary", "settings", "files", "splits", "sha256"}
+_SHARD_KEYS = {"name", "documents", "tokens", "bytes", "sha256", "table_sha256"}
 
 
 @dataclass(frozen=True)
@@ -164,12 +167,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        names = [shard["name"] for shards in manifest["splits"].values() for shard in shards]
-        valid = manifest["format"] == FORMAT and all("/" not in name for name in names)
+        is_known = manifest["format"] == FORMAT
+        entries = [entry for shards in manifest["splits"].values() for entry in shards]
+        is_whole = manifest.keys() >= _KEYS and "sha256" in manifest["vocabulary"]
+        is_whole = is_whole and all(entry.keys() >= _SHARD_KEYS and "/" not in entry["name"] for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         raise CodegenError(f"{folder}: not a finished corpus; run data build again") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CodegenError(f"{path}: not a corpus's manifest ({error}); run data build again") from None
-    if not valid:
-        raise CodegenError(f"{path}: of another version of codegen25; run data build again")
+        raise CodegenError(f"{path}: not a corpus's manifest ({error!r}); run data build again") from None
+    if not is_known or not is_whole:
+        raise CodegenError(f"{path}: not a manifest of this version of codegen25; run data build again")
     return manifest

@@ -10,12 +10,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from codegen25.data.plain import plain, short
+from codegen25.data.plain import binary, plain, short
 from codegen25.errors import CodegenError
 
 # Bars of a group.
 ROWS = 10
+# Room for a label beyond the longest bar.
+ROOM = 1.25
 KEPT, GONE = "#2f6fb3", "#d9a441"
 ENDINGS = (".svg", ".png")
 
@@ -26,7 +29,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         raise CodegenError(f"{path}: a plot is an image; name a file that ends in .svg or .png")
     # Labels are names that somebody made up: a dollar sign in them begins no formula.
     with mpl.rc_context({"svg.hashsalt": "codegen25", "svg.fonttype": "path", "text.parse_math": False}):
-        figure = Figure(figsize=(12, 8), layout="constrained")
+        figure = Figure(figsize=(12, 8), layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15))
         FigureCanvasAgg(figure)
         axes = figure.subplots(2, 2)
         _bars(axes[0, 0], "Tokens by language", {name: one["tokens"] for name, one in found["languages"].items()})
@@ -65,7 +68,8 @@ def _bars(axes: Axes, title: str, values: dict[str, int]) -> None:
     bars = axes.barh(range(len(shown)), list(shown.values()), color=KEPT)
     axes.bar_label(bars, [f" {short(value)}" for value in shown.values()])
     axes.set_yticks(range(len(shown)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(shown), ROWS) - 0.5, -0.5)
+    axes.set_xlim(0, ROOM * max([1, *shown.values()]))
     axes.set_xticks([])
     _clean(axes, title)
 
@@ -84,14 +88,15 @@ def _funnel(axes: Axes, found: dict[str, Any]) -> None:
     labels = [f" {row['left']:,}" + (f"  (-{row['dropped']:,})" if row["dropped"] else "") for row in rows]
     axes.bar_label(bars, labels)
     axes.set_yticks(places, [_label(row["stage"]) for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, ROOM * max(1, found["files"]))
     axes.set_xticks([])
     _clean(axes, "Files left after each stage")
 
 
 def _lengths(axes: Axes, lengths: dict[str, int]) -> None:
     axes.bar(range(len(lengths)), list(lengths.values()), width=0.9, color=KEPT)
-    axes.set_xticks(range(len(lengths)), [short(int(length)) for length in lengths], fontsize=8)
+    axes.set_xticks(range(len(lengths)), [binary(int(length)) for length in lengths])
     axes.set_yticks([])
     axes.set_xlabel("tokens, from this many on")
     _clean(axes, "Documents by length")

@@ -23,6 +23,11 @@ def short(number: float, unit: str = "") -> str:
     return f"{number:.{digits}f} {_UNITS[power]}{unit}"
 
 
+def binary(number: int) -> str:
+    """A power of two: 512, 1k for 1024, 64k."""
+    return f"{number}" if number < 1024 else f"{number >> 10}k"
+
+
 def share(part: float, whole: float) -> str:
     """A part of a whole in per cent; "" of nothing."""
     return f"{100 * part / whole:.1f} %" if whole else ""
