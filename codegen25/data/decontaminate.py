@@ -4,9 +4,9 @@ All is compared as `lexemes` sees it, so indents, line ends, wrapping, quotes, p
 string escapes hide nothing. Guaranteed, whatever stands around it and wherever in a file it does:
 
 benchmark text    A docstring, a prompt in prose or a test, whole, of at least MIN_TEXT words: the same words in the
-                  same order, in either case. A solution of at least MIN_CODE lexemes, and one of any length behind its
-                  signature (MIN_SIGNED lexemes together, a name of at least MIN_NAME letters; with the type hints or
-                  without): the same lexemes. Comments may have been added or taken out of code.
+                  same order, in either case. A solution of at least MIN_CODE lexemes, or that many with its signature
+                  when the name has at least MIN_NAME letters, with the type hints or without: the same lexemes.
+                  Comments may have been added to code or taken out.
 benchmark n-gram  Any NGRAM words in a row of a program or a test, two of which are more than a number, a keyword or a
                   common function: without those a row such as `for i in range(n) for j in range(i + 1, n)` is common.
 benchmark code    A whole solution of MIN_RENAMED lexemes, or RUN in a row of a longer one, whatever its variables and
@@ -37,7 +37,7 @@ __all__ = ["REASONS", "Benchmarks", "Hit", "Problem", "humaneval", "read_problem
 REASONS = TEXT, GRAM, CODE = "benchmark text", "benchmark n-gram", "benchmark code"
 
 NGRAM = 12
-MIN_TEXT, MIN_CODE, MIN_SIGNED, MIN_NAME = 8, 8, 7, 4
+MIN_TEXT, MIN_CODE, MIN_NAME = 8, 7, 4
 MIN_RENAMED, RUN = 14, 40
 
 # `assert` is left out: beside the candidate's name it makes a test.
@@ -61,16 +61,21 @@ class Hit:
 
 @dataclass(frozen=True)
 class _Needle:
-    """Lexemes of a problem that a text must not hold: `count` of `stream` from `at` on."""
+    """Lexemes of a problem that a text must not hold: `count` of `stream` from `at` on.
+
+    `names` are flags of the stream's: what is marked may be called otherwise. With None nothing may.
+    """
 
     problem: Problem
     stream: Stream
     at: int
     count: int
-    renamed: bool = False
+    names: Flags | None = None
 
     def form(self, stream: Stream, at: int) -> Sequence[bytes | int]:
-        return stream.renamed(at, self.count) if self.renamed else stream.exact(at, self.count)
+        if self.names is None:
+            return stream.exact(at, self.count)
+        return stream.renamed(at, self.names[self.at : self.at + self.count])
 
     def stands(self, stream: Stream, at: int) -> bool:
         fits = at + self.count <= len(stream)
@@ -121,7 +126,7 @@ class Benchmarks:
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self._texts, self._grams = _Index(MIN_TEXT), _Index(NGRAM)
-        self._code, self._renamed = _Index(MIN_SIGNED), _Index(MIN_RENAMED, renamed=True)
+        self._code, self._renamed = _Index(MIN_CODE), _Index(MIN_RENAMED, renamed=True)
         known: set[tuple[str, ...]] = set()
         for problem in problems:
             # All the holes that infilling makes in one program leave the same program.
@@ -155,27 +160,25 @@ class Benchmarks:
             words = Lexemes(text).words()
             hashes = self._grams.grams(words)
             self._grams.add((_Needle(problem, words, at, NGRAM) for at in _telling(words)), hashes)
-        for text in pieces.signed:
-            self._add_code(problem, text, MIN_SIGNED)
+        for text in (*pieces.code, *pieces.signed):
+            for stream in _with_and_without_comments(text):
+                if len(stream) >= MIN_CODE:
+                    self._code.add([_Needle(problem, stream, 0, len(stream))], self._code.grams(stream))
         for text in pieces.code:
-            for stream in self._add_code(problem, text, MIN_CODE):
+            for stream in _with_and_without_comments(text):
                 self._add_renamed(problem, stream)
-
-    def _add_code(self, problem: Problem, text: str, least: int) -> list[Stream]:
-        """Look for code as it stands, with its comments or without any. Gives both."""
-        streams = [stream for slashes in (False, True) for stream in Lexemes(text, slashes=slashes).code()]
-        for stream in streams:
-            if len(stream) >= least:
-                self._code.add([_Needle(problem, stream, 0, len(stream))], self._code.grams(stream))
-        return streams
 
     def _add_renamed(self, problem: Problem, stream: Stream) -> None:
         run = min(len(stream), RUN)
         if run < MIN_RENAMED:
             return
-        places = range(len(stream) - run + 1)
-        needles = (_Needle(problem, stream, at, run, renamed=True) for at in places if _says(stream, at, run))
-        self._renamed.add(needles, self._renamed.grams(stream))
+        names = stream.unquoted()
+        needles = (_Needle(problem, stream, at, run, names) for at in range(len(stream) - run + 1))
+        self._renamed.add((needle for needle in needles if _says(needle)), self._renamed.grams(stream))
+
+
+def _with_and_without_comments(text: str) -> list[Stream]:
+    return [stream for slashes in (False, True) for stream in Lexemes(text, slashes=slashes).code()]
 
 
 def _slashes(language: str) -> bool:
@@ -192,9 +195,10 @@ def _telling(words: Stream) -> Iterator[int]:
             yield at
 
 
-def _says(stream: Stream, at: int, count: int) -> bool:
+def _says(needle: _Needle) -> bool:
     """Whether at least half of the lexemes are more than a name that stands there for the first time."""
-    return 2 * len({one for one in stream.renamed(at, count) if isinstance(one, int)}) <= count
+    form = needle.form(needle.stream, needle.at)
+    return 2 * len({one for one in form if isinstance(one, int)}) <= needle.count
 
 
 @dataclass(frozen=True)

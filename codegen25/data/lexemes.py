@@ -36,6 +36,7 @@ KEYWORDS = (
 )
 _ENTITIES = ((b"&lt;", b"<"), (b"&gt;", b">"), (b"&quot;", b'"'), (b"&#34;", b'"'), (b"&#39;", b"'"), (b"&amp;", b"&"))
 _ESCAPE = re.compile(rb"\\(?:[nrt]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
+_STRING = re.compile(rb"""(?<!\w)[rbu]{0,2}("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')""", re.IGNORECASE)
 # An escaped line feed: it ends a comment, and is not counted as a line of the file.
 _SOFT_LINE_FEED = b"\v"
 _LINE_END = bytes(byte in b"\n\r\v" for byte in range(256))
@@ -58,7 +59,7 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 
 def plain(text: str) -> bytes:
     """UTF-8 with escapes undone, every byte in its place."""
-    data = text.encode(errors="replace")
+    data = text.encode(errors="surrogatepass")
     for entity, sign in _ENTITIES if b"&" in data else ():
         data = data.replace(entity, sign.ljust(len(entity)))
     return _ESCAPE.sub(_escaped, data) if b"\\" in data else data
@@ -111,11 +112,19 @@ class Stream:
         """The lexemes in lower case."""
         return [one.lower() for one in self.raw(at, count)]
 
-    def renamed(self, at: int, count: int) -> list[bytes | int]:
-        """The lexemes with every name as the order of its first appearance here (Baker, 1993)."""
+    def renamed(self, at: int, names: Flags) -> list[bytes | int]:
+        """As many lexemes as `names` has flags; names that it marks as their order of appearance (Baker, 1993)."""
         order: dict[bytes, int] = {}
-        named = zip(self.raw(at, count), self.names[at : at + count].tolist(), strict=True)
-        return [order.setdefault(one, len(order)) if name else one for one, name in named]
+        marked = names & self.names[at : at + names.size]
+        named = zip(self.raw(at, names.size), marked.tolist(), strict=True)
+        return [order.setdefault(one, len(order)) if name else one.lower() for one, name in named]
+
+    def unquoted(self) -> Flags:
+        """The names that are not words of a string on one line; in an f-string they may be names."""
+        spans = [found.span() for found in _STRING.finditer(self.data)]
+        starts, ends = np.array([(0, 0), *spans], dtype=np.intp).T
+        flags: Flags = self.names & (self.starts >= ends[np.searchsorted(starts, self.starts, side="right") - 1])
+        return flags
 
     def skeleton(self) -> Hashes:
         """The hashes with all names alike."""
@@ -130,7 +139,8 @@ class Lexemes:
     """The lexemes of a text, and which of them a view holds.
 
     Comments start with `#`, and with `slashes` at `//` too, behind white space or a quote; they end with their line.
-    In code `self.` counts for nothing, so that a function made a method calls itself as before.
+    In code `self.` counts for nothing, so that a function made a method calls itself as before; nor does a 0 beside
+    a point, which formatters add to `1.` and `.5`.
     """
 
     def __init__(self, text: str, *, slashes: bool = False) -> None:
@@ -142,8 +152,8 @@ class Lexemes:
         selfs = _followed(hashes, _SELF, _DOT)
         names = _names(raw[starts], hashes, self._words, selfs)
         self.all = Stream(data, starts, lengths, hashes, names)
-        selfs[1:] |= selfs[:-1]
-        self._selfs, self._commented = selfs, _commented(data, starts, slashes=slashes)
+        self._idle = selfs | _behind(selfs) | _followed(hashes, _ZERO, _DOT) | _behind(_followed(hashes, _DOT, _ZERO))
+        self._commented = _commented(data, starts, slashes=slashes)
 
     def words(self) -> Stream:
         """The words alone, whether code or prose."""
@@ -151,8 +161,8 @@ class Lexemes:
 
     def code(self) -> list[Stream]:
         """Everything, for code may stand in a comment; and, where there are any, everything but comments."""
-        whole = self.all.take(~self._selfs)
-        return [whole, self.all.take(~(self._selfs | self._commented))] if self._commented.any() else [whole]
+        whole = self.all.take(~self._idle)
+        return [whole, self.all.take(~(self._idle | self._commented))] if self._commented.any() else [whole]
 
 
 def _cut(classes: NDArray[np.uint8]) -> tuple[Flags, Places, Places]:
@@ -182,7 +192,7 @@ def _word_hash(word: str) -> int:
     return int(_hashes(data, np.array([_LOAD]), np.array([len(word)]))[0])
 
 
-_DOT, _SELF = np.uint64(_word_hash(".")), np.uint64(_word_hash("self"))
+_DOT, _SELF, _ZERO = (np.uint64(_word_hash(word)) for word in (".", "self", "0"))
 _SLOT_SHIFT = np.uint64(52)
 _SLOTS = np.zeros(1 << 12, dtype=np.uint64)
 for _keyword in KEYWORDS.split():
@@ -197,14 +207,17 @@ def _followed(hashes: Hashes, one: np.uint64, other: np.uint64) -> Flags:
     return found
 
 
+def _behind(flags: Flags) -> Flags:
+    """Each flag one place later."""
+    return np.append(False, flags[:-1])[: flags.size]
+
+
 def _names(first: NDArray[np.uint8], hashes: Hashes, words: Flags, selfs: Flags) -> Flags:
     """Words that are no keyword, no number and no attribute but one of `self`."""
     keyword = _SLOTS[(hashes >> _SLOT_SHIFT).astype(np.intp)] == hashes
     names: Flags = words & (first > ord("9")) & ~keyword
-    attribute = hashes[:-1] == _DOT
-    attribute[1:] &= ~selfs[:-2]
-    names[1:] &= ~attribute
-    return names
+    dots = (hashes == _DOT) & ~_behind(selfs)
+    return names & ~_behind(dots)
 
 
 def _commented(data: bytes, starts: Places, *, slashes: bool) -> Flags:
