@@ -27,6 +27,7 @@ from codegen25.data.licenses import (
 )
 from codegen25.data.policy import read_policy
 from codegen25.data.source import Metadata
+from codegen25.data.tables import STATEMENT
 from codegen25.errors import CodegenError
 
 POLICY = read_policy("permissive")
@@ -185,6 +186,7 @@ def test_prose_is_no_licence() -> None:
         (npm(licenses=[{"type": "MIT"}, {"type": "GPL-2.0"}]), "MIT OR GPL-2.0-only"),
         (npm(license="Apache 2.0"), "Apache-2.0"),
         (Metadata("dataset", "README", "mit"), "MIT"),
+        (Metadata("dataset", "", STATEMENT), "LicenseRef-Permissive"),
     ],
 )  # fmt: skip
 def test_metadata_that_is_allowed(metadata: Metadata, expected: str) -> None:

@@ -15,6 +15,7 @@ from codegen25.data.license_texts import one_line, recognise
 from codegen25.data.source import Metadata
 
 _POINTER = re.compile(r"(?i)^\s*(?:see|unknown|none|n/?a)\b|^\s*(?:licen[cs]e|copying)(?:\.\w+)?\s*$|^file:")
+_PERMISSIVE = re.compile(r"(?i)\bpermissive licen[cs]es only\b")
 _DUAL = re.compile(r"(?i)^\W*dual\b")
 
 
@@ -41,12 +42,19 @@ def stated_license(metadata: Metadata) -> Stated:
     if metadata.kind == "npm":
         return _npm(metadata.text)
     if metadata.kind == "dataset":
-        return row_license(metadata.text)
+        return _dataset(metadata.text)
     return NOTHING
 
 
+def _dataset(words: str) -> Stated:
+    """What its makers state of all of a dataset: a licence, or that theirs are permissive, whichever they are."""
+    if _PERMISSIVE.search(words):
+        return Stated(spdx.PERMISSIVE, one_line(words), 0.8)
+    return row_license(words)
+
+
 def row_license(words: str) -> Stated:
-    """What a row, or a whole dataset, says: an expression or a name; of several by commas every one applies."""
+    """What a row of a table says: an expression or a name; of several by commas every one applies."""
     parts = [part for part in re.split(r"[,;\n]", words) if part.strip(" []'\"")]
     if not parts:
         return NOTHING

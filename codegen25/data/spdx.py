@@ -15,6 +15,8 @@ from license_expression import ExpressionError, LicenseWithExceptionSymbol, Lice
 # Longer or deeper ones are nobody's licence, and the parser recurses.
 MAX_CHARACTERS, MAX_DEPTH = 2000, 20
 BSD, PUBLIC_DOMAIN, RESTRICTED = "LicenseRef-BSD", "LicenseRef-Public-Domain", "LicenseRef-Restricted"
+# What the makers of a dataset say of files whose own licences they do not name.
+PERMISSIVE = "LicenseRef-Permissive"
 _OWN = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 _LICENSING = Licensing()
 # Texts and names of one licence that say which of its releases or variants is meant in different words.
