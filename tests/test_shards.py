@@ -231,7 +231,7 @@ import os, signal, sys
 from pathlib import Path
 from small_corpus import many, tokenizer, write_shard
 documents = many(2)
-tokenizer()
+tokenizer().encode_batch(["loads what it needs"])
 def write(folder, mark):
     calls = 0
     def count(frame, event, argument):

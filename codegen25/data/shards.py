@@ -201,7 +201,7 @@ class Shard:
         """The document that the token at `position` belongs to, and its place in that document."""
         if not 0 <= position < self.header.tokens:
             raise IndexError(position)
-        index = int(np.searchsorted(self.ends, position, side="right"))
+        index = int(np.searchsorted(self.ends, np.uint64(position), side="right"))
         return index, position - (int(self.ends[index - 1]) if index else 0)
 
     @cached_property
