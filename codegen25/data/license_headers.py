@@ -11,12 +11,11 @@ from codegen25.data import license_names, spdx
 from codegen25.data.license_texts import Item, combined, granted, one_line, spdx_lines, whole_texts
 
 MAX_CHARACTERS, MAX_LINES = 4096, 50
-# Most files say none of these words in their head, and cost no more than this search.
-_WORDS = re.compile(
-    r"licen[cs]|[AL]?GPL|MPL|spdx|public domain|proprietary|confidential|permission|redistribut|trade secret|"
-    r"creative commons|EULA",
-    re.I,
-)
+# Most files say none of these words in their head, and cost no more than looking for them. Not "mpl", as in "example".
+_WORDS = (
+    "licens", "licenc", "gpl", "spdx", "mozilla", "public domain", "proprietary", "confidential", "permission",
+    "redistribut", "trade secret", "creative commons", "eula", "unauthor",
+)  # fmt: skip
 # Words of texts and standard notices, which are looked for at greater cost.
 _TEXTS = re.compile(
     r"permission (?:is hereby granted|to use)|redistribution and use|version \d(?:\.\d)?\b|without warrant|"
@@ -54,7 +53,12 @@ class Header:
 def read_header(text: str) -> Header | None:
     """The licence in the head of a file, None when it names none: most files, after one search."""
     head = text[:MAX_CHARACTERS]
-    return _read(head) if _WORDS.search(head) else None
+    return _read(head) if _speaks_of_licenses(head) else None
+
+
+def _speaks_of_licenses(text: str) -> bool:
+    lower = text.lower()
+    return "MPL" in text or any(word in lower for word in _WORDS)
 
 
 def _read(head: str) -> Header | None:
@@ -62,7 +66,7 @@ def _read(head: str) -> Header | None:
     if stated := spdx_lines(lines):
         return Header(stated[0], stated[1], 1.0)
     comment = leading_comment(head)
-    found = _in_comment(_about_licenses(comment)) if _WORDS.search(comment) else None
+    found = _in_comment(_about_licenses(comment)) if _speaks_of_licenses(comment) else None
     variable = _LICENSE_VARIABLE.search(head)
     if found is None and variable and (name := license_names.named(variable[1])):
         return Header(name, one_line(variable[0]), 0.9)
@@ -89,7 +93,7 @@ def leading_comment(text: str) -> str:
 def _about_licenses(comment: str) -> str:
     """The comment from its first to its last line that speaks of licences, so that what files share is equal text."""
     lines = comment.splitlines()
-    said = [number for number, line in enumerate(lines) if _WORDS.search(line) or _TEXTS.search(line)]
+    said = [number for number, line in enumerate(lines) if _speaks_of_licenses(line) or _TEXTS.search(line)]
     return "\n".join(lines[max(0, said[0] - 1) : said[-1] + _AFTER])
 
 

@@ -151,9 +151,12 @@ def granted(text: str) -> list[Item]:
     Offsets are those of the text on one line.
     """
     flat = " ".join(text.split())
+    named = mentions(flat)
+    if not named:
+        return []
     lines = {" ".join(line.split()).strip(" .:=-#*") for line in text.splitlines()}
     found = []
-    for mention in mentions(flat):
+    for mention in named:
         before = flat[max(0, mention.start - 120) : mention.start].rsplit(". ", 1)[-1]
         name = flat[mention.start : mention.end].strip(" .:=-#*")
         alone = name in lines or f"The {name}" in lines or f"{name} ({mention.spdx})" in lines
