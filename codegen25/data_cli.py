@@ -15,6 +15,7 @@ from codegen25.terminal import write, write_json
 if TYPE_CHECKING:
     from codegen25.data.recipe import Recipe
     from codegen25.data.source import Source
+    from codegen25.data.tokens import Vocabulary
 
 FOLDER = click.Path(path_type=Path)
 CACHE = Path("~/.cache/codegen25/archives")
@@ -98,10 +99,14 @@ def _listed(arguments: Sequence[str], locks: Sequence[Path], flags: dict[str, An
     """What the command line names, in the order of a lock, once each."""
     from dataclasses import replace
 
+    from codegen25.data import spdx
     from codegen25.data.describe import describe
     from codegen25.data.lock import ordered, read_lock
 
-    found = [replace(s, license=flags["declared"] or s.license) for argument in arguments for s in describe(argument)]
+    declared = flags["declared"]
+    if declared and spdx.normal(declared) is None:
+        raise UsageError(f"--license {declared}: not an SPDX expression; write one such as MIT OR Apache-2.0")
+    found = [replace(s, license=declared or s.license) for argument in arguments for s in describe(argument)]
     found += [source for lock in locks for source in read_lock(lock)]
     if not found:
         raise UsageError("nothing to build from; name a SOURCE or a --lock")
@@ -171,25 +176,16 @@ class _Bars:
             self._bar.update(done - self._bar.pos)
 
 
-def family_vocabulary() -> Any:
-    """The family's vocabulary as the corpus needs it."""
-    return _vocabulary(None)
-
-
-def _vocabulary(model: str | None) -> Any:
+def _vocabulary(model: str | None) -> Vocabulary:
     """The vocabulary of a model, or the family's."""
-    import json
+    from codegen25.model.vocabulary import vocabulary_of
 
-    from codegen25.data.tokens import Vocabulary
-    from codegen25.model.hf_tokenizer import tokenizer_json
+    if model is None:
+        return vocabulary_of()
+    from codegen25.model.folder import resolve
+    from codegen25.tokenizer import from_folder
 
-    tokenizer = None
-    if model is not None:
-        from codegen25.model.folder import resolve
-        from codegen25.tokenizer import from_folder
-
-        tokenizer = from_folder(resolve(model))
-    return Vocabulary.from_json(json.dumps(tokenizer_json(tokenizer), ensure_ascii=False))
+    return vocabulary_of(from_folder(resolve(model)))
 
 
 def _names(file: Path | None) -> frozenset[str]:

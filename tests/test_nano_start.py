@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen25.data.document import Document, content_id, write_documents
+from codegen25.data.document import Document, Evidence, content_id, write_documents
 from codegen25.errors import CodegenError
 from codegen25.model.checkpoint import load_llama
 from codegen25.model.gguf import GGUF
@@ -25,6 +25,8 @@ from codegen25.train import __main__ as command
 from codegen25.train.nano import BORDERS, ENDINGS, NEW_CONTROL, start
 
 OLD = len(tiny_gguf.TOKENS)
+
+FILE = Evidence("file", "LICENSE", "MIT License", 0.99)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,7 @@ def corpus(path: Path) -> Path:
         f'def f_{n}(x):\n    """Add {n}."""\n    return x + {n}\n\n\ndef g_{n}(x):\n    y = x * {n}\n    return y\n'
         for n in range(30)
     ]
-    write_documents(path, [Document(content_id(t), t, "s", "1", f"{n}.py", "MIT", "e") for n, t in enumerate(texts)])
+    write_documents(path, [Document(content_id(t), t, "s", "1", f"{n}.py", "MIT", FILE, "python") for n, t in enumerate(texts)])
     return path
 
 
@@ -249,7 +251,7 @@ def test_errors_are_one_line(
 
 
 def test_a_corpus_without_functions(tmp_path: Path) -> None:
-    write_documents(tmp_path / "c", [Document("i", "x = 1\n", "s", "1", "p", "MIT", "e")])
+    write_documents(tmp_path / "c", [Document("i", "x = 1\n", "s", "1", "p", "MIT", FILE, "python")])
     with pytest.raises(CodegenError, match="has no two functions"):
         run("documents", "--corpus", tmp_path / "c", "--out", tmp_path / "d")
     assert not (tmp_path / "d").exists()

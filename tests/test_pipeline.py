@@ -26,8 +26,8 @@ from codegen25.data.pipeline import Build
 from codegen25.data.policy import read_policy
 from codegen25.data.recipe import Recipe
 from codegen25.data.source import Source
-from codegen25.data_cli import family_vocabulary
 from codegen25.errors import CodegenError
+from codegen25.model.vocabulary import vocabulary_of
 from codegen25.tokenizer import family
 
 PROBLEM = humaneval()[0]
@@ -65,7 +65,7 @@ def sources(folders: list[Path]) -> list[Source]:
 
 def recipe(**settings: object) -> Recipe:
     given: dict[str, object] = {"problems": humaneval(), "shard_bytes": 20_000} | settings
-    return Recipe(family_vocabulary(), read_policy("permissive"), **given)  # type: ignore[arg-type]
+    return Recipe(vocabulary_of(), read_policy("permissive"), **given)  # type: ignore[arg-type]
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -75,7 +75,7 @@ class Curator:
             return
         try:
             reader = open_source(source, self.root)
-            licenses = Licenses(reader.metadata(), reader.license_files(), self.recipe.policy, source.license)
+            licenses = Licenses(reader.metadata(), reader.license_files(), self.recipe.policy, self._declared(source))
             entries = reader.entries(unit.part)
             for entry in entries:
                 yield self.judge(entry, source, licenses)
@@ -86,6 +86,9 @@ class Curator:
         """By the whole name, or by what it begins with before a slash: an owner, a host."""
         pieces = name.split("/")
         return any("/".join(pieces[:count]) in self.recipe.opt_out for count in range(1, len(pieces) + 1))
+
+    def _declared(self, source: Source) -> str:
+        return source.license or self.recipe.policy.declaration(source.name)
 
     def judge(self, entry: File | Refused, source: Source, licenses: Licenses) -> Document | Drop:
         """What becomes of one file."""

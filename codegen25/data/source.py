@@ -15,6 +15,11 @@ from codegen25.data.document import Kind
 
 # A file of more bytes is no source text. Readers read one byte more of it and no further.
 MAX_BYTES = 1_000_000
+# Programs and data about licences, by their endings.
+NOT_PROSE = frozenset(
+    "py pyi pyc pyx js jsx mjs cjs ts tsx c h cc cpp hpp go rs rb java kt cs php pl sh json yaml yml toml xml html css "
+    "csv map svg png jpg gif sql bin so gz zip".split()
+)
 LICENSE_FILE = re.compile(r"(licen[cs]e|copying|unlicense)", re.IGNORECASE)
 MAX_LICENSE_BYTES = 1_000_000
 
@@ -103,8 +108,8 @@ class Reader(Protocol):
 
 
 def is_license_file(path: str) -> bool:
-    """Whether the file's name says that it holds a licence (LICENSE, COPYING.txt, LICENCE-MIT, licenses/MIT.txt)."""
+    """Whether the file's name says that it holds a licence (LICENSE, COPYING.LESSER, LICENCE-MIT, licenses/MIT.txt)."""
     parts = path.lower().split("/")
     stem, _, ending = parts[-1].partition(".")
-    prose = ending in {"", "txt", "md", "rst", "markdown"} or not ending.isalnum()
-    return prose and bool(LICENSE_FILE.match(stem) or (len(parts) > 1 and parts[-2] in {"licenses", "licences"}))
+    inside = len(parts) > 1 and parts[-2] in {"licenses", "licences"}
+    return ending.rpartition(".")[2] not in NOT_PROSE and bool(LICENSE_FILE.match(stem) or inside)

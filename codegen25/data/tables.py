@@ -104,9 +104,9 @@ def _text(value: Any) -> str:
 
 
 def _license(value: Any) -> str:
-    """Several licences of a repository are a choice, as The Stack lists them."""
+    """The Stack lists what a detector found in a repository, which need not be a choice: all must be allowed."""
     if isinstance(value, list):
-        return " OR ".join(one for one in value if isinstance(one, str))
+        return " AND ".join(one for one in value if isinstance(one, str))
     return value if isinstance(value, str) else ""
 
 

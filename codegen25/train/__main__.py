@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     start = verb("start", "the model that training starts from", _start)
     start.add_argument("--gguf", type=Path, required=True)
     documents = verb("documents", "the corpus as training documents", _documents)
-    documents.add_argument("--corpus", type=Path, required=True, help="train.jsonl of `python -m codegen25.data.build`")
+    documents.add_argument("--corpus", type=Path, required=True, help="JSONL of `codegen25 data export`")
     documents.add_argument("--characters", type=int, nargs=2, default=(150, 1200), metavar=("LOW", "HIGH"))
     _add_run_options(verb("run", "train, or go on", _trainer))
     model = verb("model", "the newest checkpoint as a Hugging Face folder", _model)

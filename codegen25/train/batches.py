@@ -46,7 +46,7 @@ class Batch:
 def read_texts(path: Path) -> list[str]:
     """The `content` of every line of a JSONL file. Raises `CodegenError` naming the line that has none."""
     if not path.is_file():
-        raise CodegenError(f"{path}: no such file; build it with `python -m codegen25.data.build`")
+        raise CodegenError(f"{path}: no such file; write it with `codegen25 data export`")
     texts = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
