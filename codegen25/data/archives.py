@@ -1,230 +1,136 @@
-"""Wheels, source archives and npm tarballs, read where they lie: nothing is unpacked to disk, and nothing is run.
-
-Whatever an archive says of itself may be a lie, so every number is bounded: bytes of an entry, bytes of all, entries.
-"""
+"""Wheels, source archives and npm tarballs, read where they lie: nothing is unpacked to disk, and nothing is run."""
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
-import stat
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
-from codegen25.data.source import (
-    MAX_BYTES,
-    MAX_LICENSE_BYTES,
-    Entry,
-    File,
-    Metadata,
-    Refused,
-    is_license_file,
-)
+from codegen25.data.manifests import identity
+from codegen25.data.members import MAX_ENTRIES, ArchiveBomb, Damaged, Member, Wanted
+from codegen25.data.regular import open_regular
+from codegen25.data.source import MAX_LICENSE_BYTES, Entry, File, Metadata, Refused, is_license_file
+from codegen25.data.tars import tar_members
+from codegen25.data.zips import zip_members
 from codegen25.errors import CodegenError
 
-# Text is packed to a third or a tenth. What unpacks to more than this many times its size is made to fill memories.
-MAX_RATIO = 100
-# Below this there is no harm in any ratio.
-HARMLESS_BYTES = 64 << 20
-MAX_ENTRIES = 200_000
-DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
-
 ArchiveKind = Literal["wheel", "sdist", "npm"]
+_MANIFEST = {"wheel": "METADATA", "sdist": "PKG-INFO", "npm": "package.json"}
+# What some builders write into every wheel, so that two builds are the same: it says nothing of the release.
+_CONSTANT_DAYS = frozenset(["2020-02-02"])
 
 
-class Member(NamedTuple):
-    """An entry as the archive names it. `mtime` is "" or in ISO 8601."""
-
-    path: str
-    data: bytes
-    mtime: str
-
-
-def unsafe(path: str) -> str | None:
-    """Why an entry of this name is not read; None where there is nothing against it."""
-    if not path.isprintable() and any(ord(character) < 32 for character in path):
-        return "name with control characters"
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "name is not UTF-8"
-    outside = path.startswith("/") or "\\" in path or path[1:2] == ":" or ".." in path.split("/")
-    return "path leads outside" if outside else None
-
-
-class _Bounded(io.RawIOBase):
-    """What a decompressor gives, up to a number of bytes."""
-
-    def __init__(self, file: IO[bytes], limit: int) -> None:
-        self._file, self._left = file, limit
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise ArchiveBomb
-        return data
-
-
-class ArchiveBomb(Exception):
-    """More came out of an archive than may."""
+class _Said(NamedTuple):
+    metadata: Metadata
+    licenses: dict[str, str]
+    date: str
 
 
 class Archive:
-    """One archive as a source."""
+    """One archive as a source. Paths are those inside the folder that a source archive or a tarball consists of."""
 
     def __init__(self, path: Path, kind: ArchiveKind) -> None:
         """Raises CodegenError when there is no such file."""
         self.path, self.kind = path, kind
         try:
-            self._limit = max(HARMLESS_BYTES, MAX_RATIO * path.stat().st_size)
+            with open_regular(path, follow=True) as file:
+                self._zipped = file.read(2) == b"PK"
         except OSError as error:
-            raise CodegenError(f"{path}: cannot be read ({error.strerror}); fetch it again") from None
+            raise self._unreadable(error.strerror or str(error)) from None
 
     def parts(self) -> list[str]:
         return [""]
 
     def entries(self, part: str) -> Iterator[Entry]:
-        """Every file of the archive, in its order."""
-        for one in self._members():
-            yield one if isinstance(one, Refused) else File(one.path, one.data)
+        """Every file of the archive in its order; of a wheel, not what the installer needs (*.dist-info)."""
+        for one in self._members(lambda path: not self._is_about(path)):
+            if isinstance(one, Refused):
+                yield one
+            elif one.data is not None:
+                yield File(one.path, one.data)
 
     def metadata(self) -> Metadata:
-        return self._said[0]
+        return self._said.metadata
 
     def license_files(self) -> dict[str, str]:
-        return self._said[1]
+        return self._said.licenses
 
     @property
     def date(self) -> str:
-        """When the newest file in it was written: archives tell nothing closer to when they were released."""
-        return self._said[2]
+        """The day that its newest file was written, "" for npm, which gives all files one in 1985.
+
+        Archives tell nothing closer to when they were released.
+        """
+        return "" if self.kind == "npm" else self._said.date
+
+    def identity(self) -> tuple[str, str]:
+        """Name and version as the metadata gives them, not the file's name. Raises CodegenError without such."""
+        found = identity(self.metadata())
+        if found is None:
+            wanted = _MANIFEST[self.kind]
+            raise CodegenError(f"{self.path}: has no {wanted} with a name and a version; it is no such package")
+        return found
 
     @cached_property
-    def _said(self) -> tuple[Metadata, dict[str, str], str]:
-        """In one pass: what the archive says of itself, its licence files, the date of its newest file."""
-        metadata, licenses, newest = Metadata(""), {}, ""
-        for one in self._members():
+    def _said(self) -> _Said:
+        """In one pass: what the archive says of itself, its licence files, its newest day."""
+        metadata, licenses, newest = Metadata(""), dict[str, str](), ""
+        for one in self._members(lambda path: self._is_manifest(path) or is_license_file(path)):
             if isinstance(one, Refused):
                 continue
-            newest = max(newest, one.mtime)
-            if self._is_metadata(one.path):
-                text = one.data.decode(errors="replace")
+            newest = max(newest, "" if one.day in _CONSTANT_DAYS else one.day)
+            if one.data is None:
+                continue
+            text = one.data[:MAX_LICENSE_BYTES].decode("utf-8", "replace")
+            if is_license_file(one.path):
+                licenses[one.path] = text
+            elif not metadata.kind:
                 metadata = Metadata("npm" if self.kind == "npm" else "python", one.path, text)
-            elif is_license_file(one.path):
-                licenses[one.path] = one.data[:MAX_LICENSE_BYTES].decode(errors="replace")
-        return metadata, licenses, newest if newest >= "1981" and self.kind != "npm" else ""
+        return _Said(metadata, licenses, newest)
 
-    def _is_metadata(self, path: str) -> bool:
+    def _is_manifest(self, path: str) -> bool:
         if self.kind == "wheel":
-            folder, _, name = path.rpartition("/")
-            return name == "METADATA" and folder.endswith(".dist-info") and "/" not in folder
-        return path == ("package.json" if self.kind == "npm" else "PKG-INFO")
+            return self._is_about(path) and path.partition("/")[2] == "METADATA"
+        return path == _MANIFEST[self.kind]
 
-    def _members(self) -> Iterator[Member | Refused]:
-        """Each name once; what is wrong with the archive itself ends it and is counted."""
-        seen: set[str] = set()
-        try:
-            members = self._zipped() if zipfile.is_zipfile(self.path) else self._tarred()
-            for number, one in enumerate(members):
-                if number >= MAX_ENTRIES:
-                    yield Refused("", "too many entries", f"more than {MAX_ENTRIES}")
-                    return
-                if one.path in seen:
-                    yield Refused(one.path, "name appears twice")
-                    continue
-                seen.add(one.path)
-                yield one
-        except ArchiveBomb:
-            yield Refused("", "archive bomb", f"unpacks to more than {self._limit} bytes")
-        except DAMAGE as error:
-            if not seen:
-                raise CodegenError(f"{self.path}: cannot be read as an archive ({error}); fetch it again") from None
-            yield Refused("", "truncated archive", str(error))
-
-    def _zipped(self) -> Iterator[Member | Refused]:
-        left = self._limit
-        with zipfile.ZipFile(self.path) as archive:
-            if sum(info.file_size for info in archive.infolist()) > self._limit:
-                raise ArchiveBomb
-            for info in archive.infolist():
-                if info.is_dir():
-                    continue
-                one = self._unzip(archive, info)
-                left -= len(one.data) if isinstance(one, Member) else 0
-                if left < 0:
-                    raise ArchiveBomb
-                yield one
-
-    def _unzip(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member | Refused:
-        mode = info.external_attr >> 16
-        if reason := unsafe(info.filename):
-            return Refused(_printable(info.filename), reason)
-        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            return Refused(info.filename, "link" if stat.S_ISLNK(mode) else "not a file")
-        if info.flag_bits & 1:
-            return Refused(info.filename, "encrypted")
-        try:
-            with archive.open(info) as file:
-                data = file.read(MAX_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-            return Refused(info.filename, "damaged", str(error))
-        except NotImplementedError as error:  # a compression that zipfile does not know
-            return Refused(info.filename, "unknown compression", str(error))
-        year, month, day, *_ = info.date_time
-        path = self._inside(info.filename) if self.kind == "sdist" else info.filename
-        return Member(path, data, f"{year:04d}-{month:02d}-{day:02d}")
-
-    def _tarred(self) -> Iterator[Member | Refused]:
-        with _decompressed(self.path) as file:
-            bounded = cast("IO[bytes]", _Bounded(file, self._limit))
-            with tarfile.open(fileobj=bounded, mode="r|", errors="surrogateescape") as archive:
-                for info in archive:
-                    if not info.isdir():
-                        yield self._untar(archive, info)
-
-    def _untar(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member | Refused:
-        if reason := unsafe(info.name):
-            return Refused(_printable(info.name), reason)
-        path = self._inside(info.name)
-        if not info.isreg():
-            return Refused(path, "link" if info.issym() or info.islnk() else "not a file")
-        file = archive.extractfile(info)
-        assert file is not None, "a regular file has content"
-        data = file.read(MAX_BYTES + 1)
-        if len(data) < min(info.size, MAX_BYTES + 1):
-            raise EOFError("ends within a file")
-        return Member(path, data, _iso_date(info.mtime))
+    def _is_about(self, path: str) -> bool:
+        folder, slash, _ = path.partition("/")
+        return self.kind == "wheel" and bool(slash) and folder.endswith(".dist-info")
 
     def _inside(self, path: str) -> str:
-        """A path without the folder that the whole archive lies in."""
-        return path.removeprefix("./").partition("/")[2] or path
+        """A path without the folder that the whole archive lies in; wheels have none."""
+        return path if self.kind == "wheel" else path.partition("/")[2] or path
 
+    def _members(self, wanted: Wanted) -> Iterator[Member | Refused]:
+        """Each name once. What is wrong with the archive itself ends it and is counted.
 
-def _iso_date(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).date().isoformat()
-    except (ValueError, OverflowError, OSError):
-        return ""
+        Raises CodegenError when nothing can be read of it.
+        """
+        seen: set[str] = set()
+        count = 0
+        try:
+            members = zip_members if self._zipped else tar_members
+            for count, one in enumerate(members(self.path, lambda path: wanted(self._inside(path))), start=1):
+                if count > MAX_ENTRIES:
+                    yield Refused("", "too many entries", f"more than {MAX_ENTRIES}")
+                    return
+                yield self._once(one, seen)
+        except ArchiveBomb:
+            yield Refused("", "archive bomb", "unpacks to many times its size")
+        except (EOFError, Damaged, OSError) as error:
+            if not count:
+                raise self._unreadable(str(error)) from None
+            yield Refused("", "truncated archive" if isinstance(error, EOFError) else "damaged archive", str(error))
 
+    def _once(self, one: Member | Refused, seen: set[str]) -> Member | Refused:
+        if isinstance(one, Refused):
+            return one
+        path = self._inside(one.path)
+        if path in seen:
+            return Refused(path, "name appears twice")
+        seen.add(path)
+        return Member(path, one.data, one.day)
 
-def _printable(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode().replace("\0", "\\0")
-
-
-def _decompressed(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"BZh"):
-        return bz2.open(path)
-    if magic == b"\xfd7zXZ\0":
-        return lzma.open(path)
-    return cast("IO[bytes]", gzip.open(path))
+    def _unreadable(self, why: str) -> CodegenError:
+        return CodegenError(f"{self.path}: cannot be read as an archive ({' '.join(why.split())}); fetch it again")

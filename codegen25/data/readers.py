@@ -6,9 +6,10 @@ import sysconfig
 from pathlib import Path
 
 from codegen25.data.archives import Archive
-from codegen25.data.folders import Folder, GitCommit
+from codegen25.data.folders import Folder
 from codegen25.data.hub import HubReader
 from codegen25.data.installed import STDLIB, Installed, StandardLibrary
+from codegen25.data.repositories import GitCommit
 from codegen25.data.shards import file_sha256
 from codegen25.data.source import Reader, Source
 from codegen25.data.tables import JsonlReader, ParquetReader
@@ -27,7 +28,9 @@ def open_source(source: Source, root: Path) -> Reader:
         case "git":
             return GitCommit(path, source.version)
         case "installed":
-            return StandardLibrary() if source.name == STDLIB else Installed(installed_folder(source, root), source.name)
+            return (
+                StandardLibrary() if source.name == STDLIB else Installed(installed_folder(source, root), source.name)
+            )
         case "wheel" | "sdist" | "npm":
             return Archive(path, source.kind)
         case "parquet":
@@ -58,6 +61,5 @@ def hash_of(source: Source, root: Path) -> str:
 def check(source: Source, root: Path) -> None:
     """Raises CodegenError when a source is not what its hash says."""
     if source.hash and (found := hash_of(source, root)) != source.hash:
-        raise CodegenError(
-            f"{source.name}: is not what was locked ({found[:19]}…, not {source.hash[:19]}…); restore it or lock it again"
-        )
+        is_not = f"{found[:19]}…, not {source.hash[:19]}…"
+        raise CodegenError(f"{source.name}: is not what was locked ({is_not}); restore it or lock it again")
