@@ -94,6 +94,13 @@ def test_files_that_are_none(
     assert str(path) in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_text_too_long_to_be_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"word " * 200_001)
+    with pytest.raises(CodegenError, match=r"more than 1,000,000 characters; give them as problems in \.jsonl"):
+        read_problems(path)
+
+
 def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent.jsonl", tmp_path / "absent.gz"):
         with pytest.raises(CodegenError, match="cannot be read"):

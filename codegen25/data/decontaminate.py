@@ -1,7 +1,7 @@
 """Keep the problems of benchmarks out of the corpus: whole texts, word 12-grams, and code whose names were changed.
 
-All is compared as `lexemes` sees it, so indents, line ends, wrapping, quotes, parentheses, comment signs, JSON and
-string escapes hide nothing. Guaranteed, whatever stands around it and wherever in a file it does:
+All is compared as `lexemes` sees it, so indents, line ends, wrapping, quotes, parentheses, `#` before lines and the
+escapes of JSON, strings and HTML hide nothing. Guaranteed, whatever stands around it and wherever in a file it does:
 
 benchmark text    A docstring, a prompt in prose or a test, whole, of at least MIN_TEXT words: the same words in the
                   same order, in either case. A solution of at least MIN_CODE lexemes, or that many with its signature
@@ -10,16 +10,18 @@ benchmark text    A docstring, a prompt in prose or a test, whole, of at least M
 benchmark n-gram  Any NGRAM words in a row of a program or a test, two of which are more than a number, a keyword or a
                   common function: without those a row such as `for i in range(n) for j in range(i + 1, n)` is common.
 benchmark code    A whole solution of MIN_RENAMED lexemes, or RUN in a row of a longer one, whatever its variables and
-                  functions are called; keywords, signs, numbers and methods are the same. Half of the lexemes must be
-                  more than a new name, which prose is not.
+                  functions are called; keywords, signs, numbers, methods and the words of strings are the same. Half
+                  of the lexemes must be more than a new name, which prose is not.
 
-Not guaranteed: a shorter solution without its docstring and signature, of which `return x + y` is one; an answer
-written in another way; and a translation to another language, unless words of the docstring came along.
+Not guaranteed: a shorter solution without its docstring and signature, of which `return x + y` is one; code alone
+behind other signs than `#` on each line; an answer written in another way; and a translation to another language,
+unless words of the docstring came along.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +61,7 @@ class Hit:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Needle:
     """Lexemes of a problem that a text must not hold: `count` of `stream` from `at` on.
 
@@ -78,8 +80,14 @@ class _Needle:
         return stream.renamed(at, self.names[self.at : self.at + self.count])
 
     def stands(self, stream: Stream, at: int) -> bool:
-        fits = at + self.count <= len(stream)
-        return fits and self.form(stream, at) == self.form(self.stream, self.at)
+        if self.names is None and not self._alike(stream, at):
+            return False
+        return at + self.count <= len(stream) and self.form(stream, at) == self.form(self.stream, self.at)
+
+    def _alike(self, stream: Stream, at: int) -> bool:
+        """Whether all hashes are the same: a needle may be long, and its start may stand in every line."""
+        own = self.stream.hashes[self.at : self.at + self.count]
+        return np.array_equal(stream.hashes[at : at + self.count], own)
 
 
 class _Index:
@@ -88,14 +96,15 @@ class _Index:
     def __init__(self, n: int, *, renamed: bool = False) -> None:
         self.n, self.renamed = n, renamed
         self._needles: dict[int, list[_Needle]] = {}
-        self._known: set[tuple[bytes | int, ...]] = set()
+        self._known: set[bytes] = set()
 
     def add(self, needles: Iterable[_Needle], hashes: Hashes) -> None:
-        """Each needle once. `hashes` are the grams of the stream that they are of."""
+        """Each needle that says something, once. `hashes` are the grams of the stream that they are of."""
         for needle in needles:
-            form = tuple(needle.form(needle.stream, needle.at))
-            if form not in self._known:
-                self._known.add(form)
+            form = needle.form(needle.stream, needle.at)
+            key = hashlib.sha256(repr(form).encode()).digest()
+            if key not in self._known and _says(form):
+                self._known.add(key)
                 self._needles.setdefault(int(hashes[needle.at]), []).append(needle)
 
     def grams(self, stream: Stream) -> Hashes:
@@ -160,13 +169,11 @@ class Benchmarks:
             words = Lexemes(text).words()
             hashes = self._grams.grams(words)
             self._grams.add((_Needle(problem, words, at, NGRAM) for at in _telling(words)), hashes)
-        for text in (*pieces.code, *pieces.signed):
-            for stream in _with_and_without_comments(text):
-                if len(stream) >= MIN_CODE:
-                    self._code.add([_Needle(problem, stream, 0, len(stream))], self._code.grams(stream))
-        for text in pieces.code:
-            for stream in _with_and_without_comments(text):
-                self._add_renamed(problem, stream)
+        for stream in _streams([*pieces.code, *pieces.signed]):
+            if len(stream) >= MIN_CODE:
+                self._code.add([_Needle(problem, stream, 0, len(stream))], self._code.grams(stream))
+        for stream in _streams(pieces.code):
+            self._add_renamed(problem, stream)
 
     def _add_renamed(self, problem: Problem, stream: Stream) -> None:
         run = min(len(stream), RUN)
@@ -174,11 +181,13 @@ class Benchmarks:
             return
         names = stream.unquoted()
         needles = (_Needle(problem, stream, at, run, names) for at in range(len(stream) - run + 1))
-        self._renamed.add((needle for needle in needles if _says(needle)), self._renamed.grams(stream))
+        self._renamed.add(needles, self._renamed.grams(stream))
 
 
-def _with_and_without_comments(text: str) -> list[Stream]:
-    return [stream for slashes in (False, True) for stream in Lexemes(text, slashes=slashes).code()]
+def _streams(texts: list[str]) -> list[Stream]:
+    """Code with its comments and without, whatever may be one; each stream once."""
+    views = [view for text in texts for slashes in (False, True) for view in Lexemes(text, slashes=slashes).code()]
+    return list({(view.data, view.starts.tobytes()): view for view in views}.values())
 
 
 def _slashes(language: str) -> bool:
@@ -195,10 +204,9 @@ def _telling(words: Stream) -> Iterator[int]:
             yield at
 
 
-def _says(needle: _Needle) -> bool:
+def _says(form: Sequence[bytes | int]) -> bool:
     """Whether at least half of the lexemes are more than a name that stands there for the first time."""
-    form = needle.form(needle.stream, needle.at)
-    return 2 * len({one for one in form if isinstance(one, int)}) <= needle.count
+    return 2 * len({one for one in form if isinstance(one, int)}) <= len(form)
 
 
 @dataclass(frozen=True)
@@ -212,22 +220,24 @@ class _Pieces:
 
 
 def _pieces(problem: Problem) -> _Pieces:
-    program = whole = problem.prompt + problem.solution + problem.suffix
+    # As the parser counts lines, which are cut out by their numbers.
+    program = re.sub(r"\r\n?", "\n", problem.prompt + problem.solution + problem.suffix)
     # A file taken whole is its own answer.
     answer = problem.solution + problem.suffix or program
-    texts, code, signed = [problem.test], [answer], []
+    texts, running, code, signed = [problem.test], [program, problem.test], [answer], []
     tree = _parsed(program)
     if tree is None:
         # The prompt is prose, and then only the answer is a program; or all of it is in another language.
         texts.append(problem.prompt)
+        running += [problem.prompt, answer]
         program, tree = answer, _parsed(answer)
+    lines = program.split("\n")
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, _FUNCTIONS):
-            texts += _docstrings(program, node)
-            if body := _body(program, node):
+            texts += _docstrings(lines, node)
+            if body := _body(lines, node):
                 code.append(body)
-                signed += [f"{signature}\n{body}" for signature in _signatures(program, node)]
-    running = [whole, problem.test]
+                signed += [f"{signature}\n{body}" for signature in _signatures(lines, node)]
     if problem.entry_point:
         named = re.sub(r"\bcandidate\b", lambda _: problem.entry_point, problem.test)
         texts.append(named)
@@ -250,22 +260,22 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _docstrings(program: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+def _docstrings(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     """Texts that stand in a function as statements, as they are written: one of HumanEval's follows an import."""
-    return [ast.get_source_segment(program, one) or "" for one in node.body if _is_text(one)]
+    return ["\n".join(lines[one.lineno - 1 : one.end_lineno]) for one in node.body if _is_text(one)]
 
 
-def _body(program: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+def _body(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """The lines of a function behind its docstring; none when there are none."""
     statements = [one for one in node.body if not _is_text(one)]
-    return "\n".join(program.split("\n")[statements[0].lineno - 1 : node.end_lineno]) if statements else ""
+    return "\n".join(lines[statements[0].lineno - 1 : node.end_lineno]) if statements else ""
 
 
-def _signatures(program: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+def _signatures(lines: list[str], node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     """As written, and without type hints; none when the name is too short to tell."""
     if len(node.name) < MIN_NAME:
         return []
-    written = "\n".join(program.split("\n")[node.lineno - 1 : node.body[0].lineno - 1])
+    written = "\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])
     for argument in ast.walk(node.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None

@@ -2,8 +2,9 @@
 
 A word is a run of ASCII letters, digits and underscores. The other printable characters are signs, but for those
 that formatters move (quotes, parentheses, commas, semicolons, backslashes) and `#`, which like white space and all
-beyond ASCII only part words. What JSON, a string literal or HTML escapes stands for what it means, however often it
-was escaped. So a text keeps its lexemes when it is re-indented, wrapped, quoted, commented out or put into a notebook.
+beyond ASCII only part words. What JSON or a string literal escapes stands for what it means, however often it was
+escaped; what HTML does, once. So a text keeps its lexemes when it is re-indented, wrapped, quoted, commented out or
+put into a notebook.
 """
 
 from __future__ import annotations

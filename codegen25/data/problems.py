@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codegen25.data import source
 from codegen25.errors import CodegenError
 
-# Sets of problems have tens of megabytes. Of a packed file no more is unpacked.
-MAX_BYTES = 256_000_000
+# Sets of problems have up to tens of megabytes. Of a packed file no more is unpacked.
+MAX_BYTES = 64_000_000
 _SHAPES = (
     "HumanEval's (prompt, canonical_solution), HumanEval-Infilling's (and suffix) or MBPP's (text, code, test_list)"
 )
@@ -59,6 +60,10 @@ def read_problems(path: Path) -> tuple[Problem, ...]:
     text = _read(path)
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     if inner.suffix.lower() != ".jsonl":
+        if len(text) > source.MAX_BYTES:
+            raise CodegenError(
+                f"{path}: has more than {source.MAX_BYTES:,} characters; give them as problems in .jsonl"
+            )
         problems: tuple[Problem, ...] = (Problem(inner.name, inner.name, text),) if text.strip() else ()
     else:
         lines = enumerate(text.split("\n"), start=1)
