@@ -345,7 +345,7 @@ def test_llama_cpp_runs_beside_us(cache: Path, prepared: Callable[..., Options])
 
 def test_the_command_line_names_what_there_is() -> None:
     """It has lists of its own, so that `--help` imports nothing."""
-    assert set(cli.PEERS) == set(PEERS)
+    assert {*cli.PEERS, *cli.DATA_PEERS} == set(PEERS)
     assert set(cli.SHAPES) <= set(SHAPES)
     assert set(speed.DECODE_BARS) == set(cli.SHAPES) and speed.BARRED in PEERS
     assert all((DRIVERS / recipe.driver).is_file() for recipe in PEERS.values())
@@ -366,6 +366,9 @@ def test_the_command_line_names_what_there_is() -> None:
         ("prefill --tokens 1000000000", 2, "tokens in all"),
         ("verify --context 1020", 2, "1028 tokens in all"),
         ("infill --files /nowhere/at/all", 1, "no such folder"),
+        ("data --files /nowhere/at/all", 1, "no such folder"),
+        ("data --documents 1", 2, "documents"),
+        ("data --peers llama.cpp", 2, "--peers llama.cpp: choose from datatrove, or none"),
         ("infill --seed -1", 2, "seed"),
         ("swim", 2, "swim"),
     ],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHAPES = ("nano", "1b", "7b")
 PEERS = ("llama.cpp", "transformers", "openvino")
+DATA_PEERS = ("datatrove",)
 FOLDER = click.Path(path_type=Path)
 
 
@@ -175,19 +176,51 @@ def typing(session: Path | None, seed: int, files: int, as_json: bool, **shared:
     _show(as_json, options, benchmark.run(options, session=session, files=files, seed=seed))
 
 
+@bench.command()
+@click.option("--files", type=FOLDER, show_default="installed packages", help="A folder of Python files to go by.")
+@click.option("--documents", type=click.IntRange(min=2), default=5000, help="So many files.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other files, copies and plants.")
+@click.option("--peers", default="datatrove", help="datatrove, or none.")
+@_shared(rounds=1, peers=False)
+def data(files: Path | None, documents: int, seed: int, as_json: bool, **shared: Any) -> None:
+    """The corpus: near copies against datatrove and against all pairs, planted problems, one worker against more.
+
+    \b
+    Example:
+      codegen25 bench data --documents 1000 --threads 2
+    """
+    options = _options(**shared, known=DATA_PEERS)
+    _show(as_json, options, _data_figures(options, folder=files, documents=documents, seed=seed))
+
+
+def _data_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
+    from codegen25.errors import CodegenError
+
+    try:
+        from codegen25.bench import data as benchmark
+
+        yield from benchmark.run(options, **arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("codegen25"):
+            raise
+        raise CodegenError(f"bench data needs {error.name}; pip install 'codegen25[data]'") from error
+
+
 def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:
     return [(s, int(b)) for s in (SHAPES if shape == "all" else (shape,)) for b in dict.fromkeys(bits)]
 
 
-def _options(rounds: int, threads: int | None, cache: Path | None, peers: str = "none") -> Options:
+def _options(
+    rounds: int, threads: int | None, cache: Path | None, peers: str = "none", known: tuple[str, ...] = PEERS
+) -> Options:
     from codegen25.bench import machine
     from codegen25.bench.figures import Options
     from codegen25.engine.machine import usable_cores
 
     names = [] if peers == "none" else [name.strip() for name in peers.split(",")]
     for name in names:
-        if name not in PEERS:
-            raise UsageError(f"--peers {name or peers}: choose from {', '.join(PEERS)}, or none")
+        if name not in known:
+            raise UsageError(f"--peers {name or peers}: choose from {', '.join(known)}, or none")
     options = Options(
         cache=(cache or default_cache()).absolute(),
         threads=usable_cores() if threads is None else threads,

@@ -45,6 +45,11 @@ PEERS = {
         ({"dtype": "float32"}, {"dtype": "bfloat16"}),
     ),
     "openvino": Recipe("openvino.py", ("openvino-genai==2026.4.1.0",), GIB),
+    "datatrove": Recipe(
+        "datatrove.py",
+        ("datatrove==0.10.1", "orjson==3.13.0", "regex==2026.11.19", "tokenizers==0.23.3", "xxhash==3.8.2"),
+        GIB // 4,
+    ),
 }
 
 
