@@ -76,8 +76,8 @@ class Server:
         listed = [self._file(one) if isinstance(one, str) else one for one in files]
         if html:
             links = [
-                f'<a href="{one["url"]}#sha256={one["hashes"].get("sha256")}"{" data-yanked" * bool(one["yanked"])}></a>'
-                for one in listed
+                f'<a href="{it["url"]}#sha256={it["hashes"].get("sha256")}"{" data-yanked" * bool(it["yanked"])}></a>'
+                for it in listed
             ]
             page = Answer(f"<!DOCTYPE html><html><body>{'<br>'.join(links)}</body></html>".encode(), HTML)
         else:
