@@ -23,7 +23,7 @@ BYTE_BASE = 0x9E3779B97F4A7C15
 WORD_BASE = 0xD1342543DE82EF95
 INVERSE = pow(BYTE_BASE, -1, 1 << 64)
 BYTES = np.frombuffer(hashlib.shake_128(b"shingles").digest(8 * 256), dtype="<u8").astype(np.uint64)
-_IN_WORD = np.array([byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") for byte in range(256)])
+_IN_WORD = bytes(byte >= 0x80 or chr(byte).isalnum() or byte == ord("_") for byte in range(256))
 
 
 def ngrams(text: str, n: int) -> Hashes:
@@ -32,8 +32,8 @@ def ngrams(text: str, n: int) -> Hashes:
     A text of fewer words has one, of all its words; one without any word has the hash of its characters; an empty
     one has none.
     """
-    data = np.frombuffer(text.encode(), dtype=np.uint8)
-    if not data.size:
+    data = text.encode()
+    if not data:
         return np.empty(0, dtype=np.uint64)
     words = _words(data)
     n = min(n, words.size)
@@ -44,13 +44,14 @@ def ngrams(text: str, n: int) -> Hashes:
     return distinct(mixed(grams))
 
 
-def _words(data: NDArray[np.uint8]) -> Hashes:
+def _words(data: bytes) -> Hashes:
     """The hash of every word, in order: its bytes' numbers times powers of the base, the first byte's times 1."""
-    edges = np.flatnonzero(np.diff(_IN_WORD[data], prepend=False, append=False))
-    starts, ends = (edges[::2], edges[1::2]) if edges.size else (np.array([0]), np.array([data.size]))
-    powers, inverses = _powers((data.size - 1).bit_length())
-    sums = np.zeros(data.size + 1, dtype=np.uint64)
-    np.cumsum(BYTES[data] * powers[: data.size], out=sums[1:])
+    inside = np.frombuffer(b"\0" + data.translate(_IN_WORD) + b"\0", dtype=np.bool_)
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    starts, ends = (edges[::2], edges[1::2]) if edges.size else (np.array([0]), np.array([len(data)]))
+    powers, inverses = _powers((len(data) - 1).bit_length())
+    sums = np.zeros(len(data) + 1, dtype=np.uint64)
+    np.cumsum(BYTES[np.frombuffer(data, dtype=np.uint8)] * powers[: len(data)], out=sums[1:])
     return mixed((sums[ends] - sums[starts]) * inverses[starts])
 
 

@@ -6,9 +6,11 @@ work for it than its defaults, which load a tokenizer of English.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,18 @@ class Words(WordTokenizer):  # type: ignore[misc]
 
 
 def is_code(document: Document) -> bool:
-    """StarCoder's rules of lines and letters."""
+    """StarCoder's rules of lines and letters, and that Python can read it, which is what takes our filters longest."""
     text = document.text
     lengths = [len(line) for line in text.splitlines()] or [0]
-    return (
-        max(lengths) <= 1000 and sum(lengths) / len(lengths) <= 100 and sum(map(str.isalnum, text)) >= 0.25 * len(text)
-    )
+    if max(lengths) > 1000 or sum(lengths) > 100 * len(lengths) or sum(map(str.isalnum, text)) < 0.25 * len(text):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 class Engine:
