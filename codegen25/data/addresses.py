@@ -18,7 +18,7 @@ from codegen25.data.credentials import Span
 _TLD = re.compile(
     r"com|org|net|edu|gov|mil|int|info|biz|name|pro|dev|app|tech|online|site|cloud|xyz|email|blog|shop|space|works|"
     r"world|rocks|ninja|life|zone|systems|software|solutions|science|social|wtf|moe|cafe|red|cash|codes|computer|"
-    r"engineering|consulting|institute|academy|network|digital|agency|studio|berlin|london|paris|tokyo|coop|aero|asia|mobi|"
+    r"engineering|consulting|institute|academy|network|digital|agency|studio|berlin|london|paris|tokyo|coop|aero|asia|"
     r"a[cdefgilmoqrstuwxz]|b[abdefghijmnorstvwyz]|c[acdfghiklmnoruvwxyz]|d[ejkmoz]|e[ceegrstu]|f[ijkmor]|"
     r"g[abdefghilmnpqrstuwy]|h[kmnrtu]|i[delmnoqrst]|j[emop]|k[eghimnprwyz]|l[abcikrstuvy]|m[acdeghklmnopqrstuvwxyz]|"
     r"n[acefgilopruz]|om|p[aefghklmnrstwy]|qa|r[eosuw]|s[abcdeghiklmnorstvxyz]|t[cdfghjklmnortvwz]|u[agksyz]|"
@@ -92,7 +92,7 @@ def _is_address(local: str, domain: str, ending: str) -> bool:
 
 
 def _in_url(text: str, start: int) -> bool:
-    """Whether a user stands here, as in https://user:password@host."""
+    """Whether a user stands here, as before the host of a URL."""
     before = re.split(r"[\s\"'<>()]", text[max(0, start - 100) : start])[-1]
     _, scheme, rest = before.rpartition("://")
     return bool(scheme) and not {"/", "?"} & set(rest)

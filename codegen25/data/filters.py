@@ -11,8 +11,8 @@ import ast
 import re
 import warnings
 from collections.abc import Callable
-
-import enry
+from functools import cache
+from typing import Any
 
 from codegen25.data.paths import PATH_RULES, reject_path
 from codegen25.data.source import MAX_BYTES
@@ -23,8 +23,7 @@ MAX_LINE, MAX_MEAN_LINE, MIN_ALPHANUMERIC = 1000, 100, 0.25
 # In these a paragraph or a table row is a line, and long lines say nothing.
 LONG_LINED = frozenset(
     [
-        "bluespec", "cmake", "markdown", "matlab", "r", "restructuredtext", "rmarkdown", "sql", "stata", "tex", "json",
-        "jupyter-notebooks",
+        "bluespec", "cmake", "json", "markdown", "matlab", "r", "restructuredtext", "rmarkdown", "sql", "stata", "tex",
     ]
 )  # fmt: skip
 # Least share of letters alone, where files of numbers go by the language's ending.
@@ -36,7 +35,7 @@ DATA_CHARACTERS = (50, 5000)
 MIN_VISIBLE, MIN_VISIBLE_SHARE = 100, 0.2
 # Written code has three times as much blank space; what a minifier leaves is between keywords.
 MIN_BLANK_SHARE, MINIFIED_CHARACTERS = 0.09, 512
-MINIFIABLE = frozenset(["javascript", "typescript", "css", "jsx", "tsx"])
+MINIFIABLE = frozenset(["javascript", "typescript", "css"])
 # Characters of number and byte literals among those that are not blank.
 MAX_LITERAL_SHARE, LITERAL_CHARACTERS = 0.65, 2000
 HEAD = 2000
@@ -129,11 +128,20 @@ def literal_share(text: str) -> float:
 Filter = Callable[[str, str, str], str | None]
 
 
+@cache
+def _enry() -> Any:
+    # Loaded where it is used: its Go runtime does not live on in a forked process.
+    import enry
+
+    return enry
+
+
 def _generated(text: str, language: str, path: str) -> str | None:
     """The marks that generators leave at the top of a file, and those that Linguist knows."""
     mark = _GENERATED.search(text, 0, HEAD)
     marked = mark is not None and not _BEGUN.search(text, 0, mark.start())
-    return "generated" if marked or enry.is_generated(path, text.encode()) else None
+    name = path.encode("utf-8", "replace").decode()
+    return "generated" if marked or _enry().is_generated(name, text.encode()) else None
 
 
 def _minified(text: str, language: str, path: str) -> str | None:
