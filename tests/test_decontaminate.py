@@ -4,7 +4,6 @@ import argparse
 import ast
 import inspect
 import json
-import keyword
 import random
 import re
 import subprocess
@@ -17,9 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from slow_lexemes import code, low, stands, stands_renamed, words
 
 from codegen25.data.decontaminate import REASONS, Benchmarks, Hit, Problem, humaneval, read_problems
 from codegen25.evaluate.singleline import derive
@@ -54,6 +52,11 @@ def test(problem: Problem) -> str:
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest take it for a test
+
+
+def assertions(problem: Problem) -> str:
+    nodes = [node for node in ast.walk(ast.parse(problem.test)) if isinstance(node, ast.Assert)]
+    return "\n".join(ast.get_source_segment(problem.test, node) or "" for node in nodes)
 
 
 def docstring(problem: Problem) -> str:
@@ -152,6 +155,14 @@ def test_formatting_hides_no_solution(name: str) -> None:
     for head in (signature, unhinted):
         signed: Variants = lambda problem, head=head: FORMATS[name](f"{head(problem)}\n{solution(problem)}")  # type: ignore[misc]  # noqa: E731
         assert lost(signed) == ["HumanEval/53"]
+
+
+def test_assertions_alone() -> None:
+    """As they are, or with the function's own name. Of few words, or about `f`, they tell nothing."""
+    assert lost(assertions) == [f"HumanEval/{number}" for number in (1, 23, 32, 38, 50)]
+    named: Variants = lambda problem: assertions(problem).replace("candidate", problem.entry_point)  # noqa: E731
+    assert lost(named) == [f"HumanEval/{number}" for number in (1, 23, 32, 38, 50, 106)]
+    assert lost(lambda problem: problem.test.replace("candidate", problem.entry_point)) == []
 
 
 def test_comments_hide_no_solution() -> None:
@@ -295,78 +306,3 @@ def test_a_hit_says_which_problem_and_where() -> None:
     words = "closer to each other than given threshold has_close_elements 1 0 2 0"
     assert BENCHMARKS.found(words, "Markdown") == Hit("HumanEval", "benchmark n-gram", "HumanEval/0, line 1")
     assert BENCHMARKS.found(renamed(PROBLEMS[0]), "Python") == Hit("HumanEval", "benchmark code", "HumanEval/0, line 1")
-
-
-# The slow reference
-
-PROMPT = '''def running_total(values: list, floor: int) -> int:
-    """Sum of the values that lie over the given floor, each at most once."""
-'''
-ANSWER = """    seen = set()
-    total = 0
-    for value in values:
-        if value > floor and value not in seen:  # once
-            seen.add(value)
-            total += value
-        elif value == 2.5:
-            return -1.0
-    return total if seen else "no total"
-"""
-CHECK = "def check(candidate):\n    assert candidate([1, 2, 2], 1) == 2\n    assert candidate([], 3) == 0\n"
-ALONE = Problem("Alone", "A/1", PROMPT, ANSWER, "", CHECK, "running_total")
-BARE = "def running_total(values, floor):\n"
-FIXED = {"no"}
-
-
-def reference(text: str, *, slashes: bool) -> str | None:
-    """How ALONE stands in the text, if it does: the rules as `decontaminate` states them, one place at a time."""
-    named = CHECK.replace("candidate", "running_total")
-    told, views = words(text), code(text, slashes=slashes)
-    if any(stands(words(whole), told) for whole in (re.findall('"""(.*)"""', PROMPT)[0], CHECK, named)):
-        return "benchmark text"
-    answers = [view for marks in (False, True) for view in code(ANSWER, slashes=marks)]
-    exact = [low(answer) for answer in answers]
-    if any(stands(one, low(view)) for one in exact for view in views):
-        return "benchmark text"
-    for whole in map(words, (PROMPT + ANSWER, CHECK, named)):
-        for at in range(len(whole) - 11):
-            gram = whole[at : at + 12]
-            if len({one for one in gram if len(one) > 2 and not one[0].isdigit()} - COMMON) >= 2 and stands(gram, told):
-                return "benchmark n-gram"
-    for answer in answers:
-        for at in range(len(answer) - 39):
-            run = answer[at : at + 40]
-            if any(stands_renamed(run, FIXED, view) for view in views):
-                return "benchmark code"
-    return None
-
-
-COMMON = {word.lower() for word in keyword.kwlist if word != "assert"} | {
-    "abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "isinstance", "len", "list", "map", "max", "min",
-    "object", "ord", "chr", "print", "range", "reversed", "round", "self", "set", "sorted", "str", "sum", "tuple",
-    "type", "zip", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-}  # fmt: skip
-
-
-@st.composite
-def patchworks(draw: st.DrawFn) -> str:
-    """Lines of the problem, most in their order, some renamed, left out, changed or with others between."""
-    changes: list[Variant] = [str, lambda text: re.sub(r"\b(value|seen|total)\b", r"\1_2", text), commented]
-    changed = draw(st.sampled_from(changes))
-    lines = changed(draw(st.sampled_from([PROMPT + ANSWER, ANSWER, BARE + ANSWER, CHECK]))).splitlines(keepends=True)
-    for _ in range(draw(st.integers(0, 2))):
-        at = draw(st.integers(0, len(lines) - 1))
-        noise = ["\n", "# a note\n", "x = 1\n", "self.", "// note\n", "value", "0", "once "]
-        lines[at] = draw(st.sampled_from(["", lines[at][: draw(st.integers(0, 40))], *(n + lines[at] for n in noise)]))
-    packed: list[Variant] = [str, json.dumps, textwrap.dedent]
-    return draw(st.sampled_from(packed))("".join(lines))
-
-
-@settings(max_examples=300)
-@given(patchworks(), st.booleans())
-@example(ANSWER.replace("value", "seen_"), False)
-@example(ANSWER.replace("value", "seen"), False)
-@example(ANSWER.replace("no total", "no sum"), False)
-def test_found_is_what_the_reference_finds(text: str, slashes: bool) -> None:
-    hit = Benchmarks([ALONE]).found(text, "C" if slashes else "Python")
-    assert (hit.how if hit else None) == reference(text, slashes=slashes)
