@@ -1,6 +1,7 @@
 """Folders as sources: every file that is one, nothing that is not, and what they say of themselves."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -115,17 +116,20 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
 
 
 def test_very_deep_folders(tmp_path: Path) -> None:
-    depth = 1500 - len(tmp_path.parts)
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    with os.fdopen(os.open("deep.py", os.O_CREAT | os.O_WRONLY, dir_fd=here), "w") as file:
-        file.write("deep")
-    os.close(here)
-    assert entries(tmp_path) == [File("d/" * depth + "deep.py", b"deep")]
+    """Deeper than Python nests calls, and so than it removes folders."""
+    (tmp_path / "d").mkdir()
+    deep = write(tmp_path / "/".join(["d"] * 400), {"a.py": "deep"})
+    for _ in range(2):
+        (deep / "x").mkdir()
+        (tmp_path / "d").rename(tmp_path / "moved")
+        write(tmp_path / "/".join(["d"] * 400), {})
+        deep = tmp_path / "/".join(["d"] * 400) / "d"
+        (tmp_path / "moved").rename(deep)
+    assert [len(one.path.split("/")) for one in entries(tmp_path) if isinstance(one, File)] == [1201]
+    for _ in range(3):
+        (tmp_path / "/".join(["d"] * 400)).rename(tmp_path / "moved")
+        shutil.rmtree(tmp_path / "d")
+        (tmp_path / "moved").rename(tmp_path / "d")
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
