@@ -21,9 +21,9 @@ FOLDER = click.Path(path_type=Path)
 CACHE = Path("~/.cache/codegen25/archives")
 _json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 _sources = click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-SOURCES = """A SOURCE is a folder, a git repository (FOLDER@COMMIT picks one), a wheel, a source archive, an npm tarball, a
-    Parquet or JSONL file or a folder of them; `pypi:NAME==VERSION` or `npm:NAME@VERSION`, fetched and never run;
-    `site:NAME`, `site` or `stdlib`, what is installed here; or `hub:OWNER/DATASET`."""
+SOURCES = """A SOURCE is a folder, a git repository (FOLDER@COMMIT picks one), a wheel, a source archive, an npm
+    tarball, a Parquet or JSONL file or a folder of them; `pypi:NAME==VERSION` or `npm:NAME@VERSION`, fetched and never
+    run; `site:NAME`, `site` or `stdlib`, what is installed here; or `hub:OWNER/DATASET`."""
 
 
 @click.group()
@@ -151,7 +151,8 @@ class _Bars:
     """A progress bar per stage on stderr, where that is a terminal."""
 
     def __init__(self) -> None:
-        self._stage, self._bar = "", None
+        self._stage = ""
+        self._bar: Any = None  # click keeps the type of its bar to itself
 
     def __enter__(self) -> _Bars:
         return self

@@ -15,7 +15,9 @@ FILE = Evidence("file", "LICENSE", "MIT License", 0.99)
 
 def test_documents_come_back(tmp_path: Path) -> None:
     text = "x = '\u2028 \\ \"é'\n"
-    document = Document(content_id(text), text, "p", "1", "p/x.py", "MIT", FILE, "python", redactions=(Redaction("email", 1),))
+    document = Document(
+        content_id(text), text, "p", "1", "p/x.py", "MIT", FILE, "python", redactions=(Redaction("email", 1),)
+    )
     write_documents(tmp_path / "d.jsonl", [document, document])
     assert list(read_documents(tmp_path / "d.jsonl")) == [document, document]
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]

@@ -64,7 +64,8 @@ def test_a_wrong_entry_is_named(changes: dict[str, Any], said: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"lock": 2, "sources": []}', '{"lock": 1, "sources": 3}', '{"lock": 1, "sources": [4]}', "\xff"]
+    "text",
+    ["", "[]", "{", '{"lock": 2, "sources": []}', '{"lock": 1, "sources": 3}', '{"lock": 1, "sources": [4]}', "\xff"],
 )
 def test_what_is_no_lock_is_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "lock.json"

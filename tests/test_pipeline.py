@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -48,7 +47,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         "mixed/solution.py": PROBLEM.prompt + PROBLEM.solution,
         "mixed/broken.py": "def broken(:\n    return the value that is broken and cannot be read by anybody\n" * 3,
         "mixed/data.csv": "a,b\n" * 40,
-        "web/app.js": "// The page.\n" + "".join(f"export function step{n}(x) {{ return x + {n}; }}\n" for n in range(9)),
+        "web/app.js": "// The page.\n"
+        + "".join(f"export function step{n}(x) {{ return x + {n}; }}\n" for n in range(9)),
     }
     return [
         project(root / "plain", {f"plain/m{n}.py": program(n) for n in range(12)}),
@@ -148,9 +148,7 @@ from test_pipeline import build, describe
 sources = [source for folder in {[str(folder) for folder in folders]} for source in describe(folder)]
 build(sources, Path({str(out)!r}), workers=2, runner="ray")
 """
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    environment = os.environ | {"PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=300)
     assert files(out) == files(corpus.folder)
 
 
@@ -194,10 +192,14 @@ def test_nothing_to_keep_says_why(folders: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def command(folders: list[Path], tmp_path: Path) -> Iterator[list[str]]:
+def command(folders: list[Path], tmp_path: Path) -> list[str]:
     """The build of the fixture `corpus` as a command that can be killed."""
-    code = "import sys; from test_pipeline import *; build([s for f in sys.argv[2:] for s in describe(f)], Path(sys.argv[1]), workers=2)"
-    yield [sys.executable, "-c", code, str(tmp_path / "killed"), *map(str, folders)]
+    code = """
+import sys
+from test_pipeline import *
+build([source for folder in sys.argv[2:] for source in describe(folder)], Path(sys.argv[1]), workers=2)
+"""
+    return [sys.executable, "-c", code, str(tmp_path / "killed"), *map(str, folders)]
 
 
 def _environment() -> dict[str, str]:
@@ -226,7 +228,9 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on(command: list[str], corpu
     def bounded() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
 
-    result = subprocess.run(command, env=_environment(), preexec_fn=bounded, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command, env=_environment(), preexec_fn=bounded, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode != 0
     assert "CodegenError" in result.stderr.splitlines()[-1]
     subprocess.run(command, check=True, env=_environment(), timeout=120)

@@ -16,6 +16,8 @@ from codegen25.data.engine import Engine, Task
 from codegen25.data.parts import PartFiles, rows
 
 Place = tuple[int, int]
+# Told (stage, done, total) as the work goes on.
+Progress = Callable[[str, int, int], None]
 # Members of clusters that a worker compares at a time.
 TASK_MEMBERS = 2000
 
@@ -29,7 +31,7 @@ class Gone(NamedTuple):
 
 
 def find_copies(
-    parts: Sequence[PartFiles], engine: Engine, work: Path, *, near: bool, progress: Callable[[str, int, int], None]
+    parts: Sequence[PartFiles], engine: Engine, work: Path, *, near: bool, progress: Progress
 ) -> dict[Place, Gone]:
     """The places of all copies that are not kept. Noted in `work` when done, and read from there."""
     note = work / "copies.json"
@@ -53,7 +55,11 @@ def _exact(parts: Sequence[PartFiles], engine: Engine, count: int) -> dict[Place
 
 
 def _near(
-    parts: Sequence[PartFiles], engine: Engine, count: int, gone: dict[Place, Gone], progress: Callable[[str, int, int], None]
+    parts: Sequence[PartFiles],
+    engine: Engine,
+    count: int,
+    gone: dict[Place, Gone],
+    progress: Callable[[str, int, int], None],
 ) -> dict[Place, Gone]:
     found = engine.groups([files.kept for files in parts], "bands", count, width=BANDS)
     alive = ([_number(p) for p in zip(g["part"], g["row"], strict=True) if p not in gone] for g in found)
@@ -81,7 +87,7 @@ class _Member(NamedTuple):
     rank: str
     id: str
     at: int
-    count: int
+    size: int
 
 
 def _members(parts: Sequence[PartFiles], wanted: set[int]) -> dict[int, _Member]:
@@ -95,7 +101,7 @@ def _members(parts: Sequence[PartFiles], wanted: set[int]) -> dict[int, _Member]
 
 
 def _tasks(linked: list[list[tuple[int, ...]]], members: dict[int, _Member]) -> Iterator[str]:
-    """Clusters as work, several small ones in a task: their groups, and of each member its place in the order of rank."""
+    """Clusters as work, several small ones in a task: their groups, and where their members lie, by rank."""
     groups: list[tuple[int, ...]] = []
     size = 0
     for cluster in linked:
@@ -110,7 +116,7 @@ def _tasks(linked: list[list[tuple[int, ...]]], members: dict[int, _Member]) -> 
 
 def _task(groups: list[tuple[int, ...]], members: dict[int, _Member]) -> str:
     inside = sorted({member for group in groups for member in group}, key=lambda one: (members[one].rank, one))
-    where: list[tuple[Any, ...]] = [(one, members[one].at, members[one].count) for one in inside]
+    where: list[tuple[Any, ...]] = [(one, members[one].at, members[one].size) for one in inside]
     return json.dumps({"members": where, "groups": groups})
 
 

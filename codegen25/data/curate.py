@@ -136,20 +136,28 @@ class Curator:
             at, count = shingles.add(grams)
             size = len(document.content.encode())
             total += size
-            kept.add(_row(unit, kept.count, document, self._heldout(unit, document), size, (at, count), banded), 2 * size)
+            kept.add(
+                _row(
+                    unit,
+                    kept.count,
+                    document,
+                    unit.source.heldout or self.recipe.is_heldout(document.source),
+                    size,
+                    (at, count),
+                    banded,
+                ),
+                2 * size,
+            )
         return total
-
-    def _heldout(self, unit: Unit, document: Document) -> bool:
-        return unit.source.heldout or self.recipe.is_heldout(document.source)
 
 
 def _row(
     unit: Unit, row: int, document: Document, heldout: bool, size: int, shingles: tuple[int, int], banded: np.ndarray
 ) -> dict[str, Any]:
     return {
-        "part": unit.number, "row": row, "id": document.id, "source": document.source, "rank": rank(document), "heldout": heldout, "bytes": size,
-        "shingles_at": shingles[0], "shingles": shingles[1], "bands": banded, "about": about(document),
-        "content": document.content,
+        "part": unit.number, "row": row, "id": document.id, "source": document.source, "rank": rank(document),
+        "heldout": heldout, "bytes": size, "shingles_at": shingles[0], "shingles": shingles[1], "bands": banded,
+        "about": about(document), "content": document.content,
     }  # fmt: skip
 
 
@@ -157,10 +165,7 @@ def rank(document: Document) -> str:
     """Of copies, the one whose rank comes first is kept: best licence evidence, then oldest, then the first by name."""
     known = len(EVIDENCE) - EVIDENCE.index(document.evidence.kind)
     doubt = round(100 * (1 - document.evidence.confidence))
-    return "\0".join(
-        [f"{known}{doubt:03d}", document.date or "9999", document.source, document.version, document.path]
-    )
-
+    return "\0".join([f"{known}{doubt:03d}", document.date or "9999", document.source, document.version, document.path])
 
 
 def curator(recipe: Recipe, root: str, folder: str) -> Task:

@@ -103,4 +103,4 @@ class Engine:
             else:
                 chosen = frame.select("part", "row", *more, value.alias("v"))
             lists = [col(name).list_agg().alias(name) for name in ("part", "row", *more)]
-            yield from chosen.groupby("v").agg(*lists).where(col("part").list_count() > 1).iter_rows()
+            yield from chosen.groupby("v").agg(*lists).where("list_count(part) > 1").iter_rows()

@@ -24,8 +24,9 @@ BATCH_BYTES = 8 << 20
 
 KEPT = pa.schema(
     [
-        ("part", pa.uint32()), ("row", pa.uint32()), ("id", pa.string()), ("source", pa.string()), ("rank", pa.string()), ("heldout", pa.bool_()),
-        ("bytes", pa.uint32()), ("shingles_at", pa.uint64()), ("shingles", pa.uint32()),
+        ("part", pa.uint32()), ("row", pa.uint32()), ("id", pa.string()), ("source", pa.string()),
+        ("rank", pa.string()), ("heldout", pa.bool_()), ("bytes", pa.uint32()), ("shingles_at", pa.uint64()),
+        ("shingles", pa.uint32()),
         ("bands", pa.list_(pa.uint64(), BANDS)), ("about", pa.string()), ("content", pa.large_string()),
     ]
 )  # fmt: skip

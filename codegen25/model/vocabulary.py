@@ -10,5 +10,5 @@ from codegen25.tokenizer import Tokenizer
 
 
 def vocabulary_of(tokenizer: Tokenizer | None = None) -> Vocabulary:
-    """The vocabulary of a tokenizer, the family's where none is given. Raises CodegenError when shards cannot hold it."""
+    """The vocabulary of a tokenizer, or the family's. Raises CodegenError when shards cannot hold its ids."""
     return Vocabulary.from_json(json.dumps(tokenizer_json(tokenizer), ensure_ascii=False))
