@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sysconfig
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from codegen25.data.archives import Archive
 from codegen25.data.folders import Folder
 from codegen25.data.hub import HubReader
 from codegen25.data.installed import STDLIB, Installed, StandardLibrary
+from codegen25.data.regular import open_regular
 from codegen25.data.repositories import GitCommit
-from codegen25.data.shards import file_sha256
 from codegen25.data.source import Reader, Source
 from codegen25.data.tables import JsonlReader, ParquetReader
 from codegen25.errors import CodegenError
@@ -28,9 +29,9 @@ def open_source(source: Source, root: Path) -> Reader:
         case "git":
             return GitCommit(path, source.version)
         case "installed":
-            return (
-                StandardLibrary() if source.name == STDLIB else Installed(installed_folder(source, root), source.name)
-            )
+            if source.name == STDLIB:
+                return StandardLibrary()
+            return Installed(installed_folder(source, root), source.name)
         case "wheel" | "sdist" | "npm":
             return Archive(path, source.kind)
         case "parquet":
@@ -48,14 +49,20 @@ def installed_folder(source: Source, root: Path) -> Path:
 
 def hash_of(source: Source, root: Path) -> str:
     """The hash that a source has now, in the form of its kind. Raises CodegenError when it cannot be read."""
+    if source.kind not in {"folder", "git", "installed", "hub"}:
+        return _file_hash(root / source.location)
     reader = open_source(source, root)
     if isinstance(reader, GitCommit):
         return f"git:{reader.commit}"
-    if isinstance(reader, Folder):
-        return reader.listing_hash()
-    if isinstance(reader, HubReader):
-        return reader.revision
-    return f"sha256:{file_sha256(root / source.location)}"
+    return reader.listing_hash() if isinstance(reader, Folder) else source.hash
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with open_regular(path, follow=True) as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise CodegenError(f"{path}: cannot be read ({error.strerror}); fetch it again") from None
 
 
 def check(source: Source, root: Path) -> None:
