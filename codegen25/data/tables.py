@@ -1,141 +1,67 @@
-"""Datasets as sources: Parquet and JSONL with the columns of StarCoderData, The Stack, CodeParrot, or our own.
-
-A row is a file that knows its own repository. Tables are read a piece at a time, so they may be larger than memory.
-"""
+"""Datasets as sources: files of Parquet and JSONL, a piece at a time, as they may be larger than memory."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codegen25.data.document import Kind
-from codegen25.data.source import MAX_BYTES, Entry, File, Metadata, Refused, Source
+from codegen25.data.members import most_bytes
+from codegen25.data.rows import CONTENT, WANTED, Rows, folder_kind
+from codegen25.data.source import MAX_BYTES, Entry, Metadata, Refused, Source
 from codegen25.errors import CodegenError
 
-CONTENT = ("content", "code", "text")
-PATH = ("max_stars_repo_path", "path", "file_path", "filename")
-REPOSITORY = ("max_stars_repo_name", "repo_name", "repository", "repo", "source")
-VERSION = ("max_stars_repo_head_hexsha", "commit", "revision", "version")
-STARS = ("max_stars_count", "stars")
-LICENSE = ("max_stars_repo_licenses", "licenses", "license")
-DATE = ("date",)
-WANTED = (*CONTENT, *PATH, *REPOSITORY, *VERSION, *STARS, *LICENSE, *DATE, "id", "kind")
 # What only StarCoderData's tables have; its makers state the licences of the whole.
-STARCODERDATA = ({"max_stars_repo_path", "max_stars_repo_name", "max_stars_count", "id", "content"}, {"id", "content"})
+CODE_COLUMNS = {"max_stars_repo_path", "max_stars_repo_name", "max_stars_count", "id", "content"}
+OTHER_COLUMNS = {"id", "content"}
 STATEMENT = "StarCoderData: permissive licences only, opt-outs applied"
-# The folders of StarCoderData that are not code, and how their texts begin.
-KINDS: tuple[tuple[str, Kind, tuple[str, ...]], ...] = (
-    ("issues", "issue", ("<issue_start>",)),
-    ("commits", "commit", ("<commit_before>", "<reponame>")),
-    ("jupyter", "jupyter", ("<jupyter_start>",)),
-)
-PREFIX = re.compile(r"(?:<reponame>(?P<repository>[^<\n]*))?(?:<filename>(?P<path>[^<\n]*))?(?:<gh_stars>(?P<stars>[^<\n]*))?\n?")
-# Endings for rows without a path, by the folder's language.
-ENDINGS = {
-    "python": "py", "javascript": "js", "typescript": "ts", "java": "java", "c": "c", "cpp": "cpp", "c-sharp": "cs", "go": "go",
-    "rust": "rs", "ruby": "rb", "php": "php", "scala": "scala", "kotlin": "kt", "shell": "sh", "sql": "sql", "lua": "lua",
-    "perl": "pl", "r": "r", "julia": "jl", "haskell": "hs", "html": "html", "css": "css", "markdown": "md",
-}  # fmt: skip
 # Text of the row groups that are one part, before compression.
 PART_BYTES = 64 << 20
 ROWS = 256
+BUFFER = 1 << 20
 # A line of JSON escapes its text: six characters for one at worst.
 MAX_LINE = 6 * MAX_BYTES + (1 << 16)
 
 
-def kind_of(place: str, content: str = "") -> Kind:
-    """What the rows of a table are, by the path of its file, or by how a text begins."""
-    for word, kind, openings in KINDS:
-        if word in place.lower().split("/")[-1] or any(word in folder for folder in place.lower().split("/")[:-1]):
-            return kind
-        if content.startswith(openings[0]):
-            return kind
-    return "code"
-
-
-class Rows:
-    """Makes entries of rows. `place` is the table's path as far as the dataset named it, such as python/train.parquet."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-        folders = place.lower().split("/")[:-1]
-        self._ending = next((f".{ENDINGS[name]}" for name in reversed(folders) if name in ENDINGS), "")
-
-    def entry(self, row: dict[str, Any], number: int) -> Entry:
-        """One row, `number` of the table from 1."""
-        content = _first(row, CONTENT)
-        name = _text(_first(row, PATH))
-        where = name or f"row-{_text(row.get('id')) or number}{self._ending}"
-        if not isinstance(content, str):
-            return Refused(where, "row without text", f"{self.place}:{number}")
-        kind = row.get("kind") if row.get("kind") in {"code", "issue", "commit", "jupyter"} else None
-        return self._file(row, where, content, kind or kind_of(self.place, content))
-
-    def _file(self, row: dict[str, Any], path: str, content: str, kind: Kind) -> Entry:
-        repository, stars = _text(_first(row, REPOSITORY)), _first(row, STARS)
-        if kind == "code" and content.startswith(("<reponame>", "<filename>", "<gh_stars>")):
-            match = PREFIX.match(content)
-            assert match is not None, "every part of it may be missing"
-            repository, path = repository or match["repository"] or "", match["path"] or path
-            content = content[match.end() :]
-        try:
-            data = content.encode()[: MAX_BYTES + 1]
-        except UnicodeEncodeError:
-            return Refused(path, "not UTF-8")
-        known = int(stars) if isinstance(stars, int | float) and stars == stars else None
-        version, date = _text(_first(row, VERSION)), _text(_first(row, DATE))
-        return File(path, data, kind, repository, version, date, known, _license(_first(row, LICENSE)))
-
-
-def _first(row: dict[str, Any], names: Sequence[str]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
-
-
-def _license(value: Any) -> str:
-    """The Stack lists what a detector found in a repository, which need not be a choice: all must be allowed."""
-    if isinstance(value, list):
-        return " AND ".join(one for one in value if isinstance(one, str))
-    return value if isinstance(value, str) else ""
-
-
-def statement(columns: set[str], file: str) -> Metadata:
-    """What the makers of a dataset state of all of it."""
-    code = kind_of(file) == "code"
-    return Metadata("dataset", file, STATEMENT) if columns == STARCODERDATA[not code] else Metadata("")
+def statement(columns: set[str], place: str) -> Metadata:
+    """What the makers of a dataset state of all of it. Two columns are StarCoderData's in folders of its names only."""
+    theirs = columns == CODE_COLUMNS or (columns == OTHER_COLUMNS and folder_kind(place) is not None)
+    return Metadata("dataset", place, STATEMENT) if theirs else Metadata("")
 
 
 class ParquetReader:
-    """A Parquet file. `open` gives the file, wherever it lies; `place` is its path inside the dataset."""
+    """A Parquet file. `open` gives the file, wherever it lies; the source's name is its path inside the dataset."""
 
     def __init__(self, source: Source, path: Path, open: Callable[[], IO[bytes]] | None = None) -> None:
         """Raises CodegenError when it is no Parquet file, or has no columns that are known."""
-        self._where, self._place = str(path), source.name
+        self._place = source.name
         self._open = open or (lambda: path.open("rb"))
         self._rows = Rows(self._place)
         try:
-            with self._open() as file, pq.ParquetFile(file) as table:
+            with self._opened() as table:
                 self._columns, groups = list(table.schema_arrow.names), table.metadata
                 self._sizes = [groups.row_group(n).total_byte_size for n in range(groups.num_row_groups)]
                 self._counts = [groups.row_group(n).num_rows for n in range(groups.num_row_groups)]
-        except OSError as error:
-            raise CodegenError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise CodegenError(f"{path}: cannot be read ({error.strerror}); check the path") from None
             raise CodegenError(f"{path}: not a whole Parquet file ({_line(error)}); fetch it again") from None
         if not set(CONTENT) & set(self._columns):
-            columns = ", ".join(self._columns[:12])
+            columns = _line(", ".join(self._columns))
             raise CodegenError(f"{path}: has the columns {columns}; one of {', '.join(CONTENT)} must be there")
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        """The file, read as its pages are needed: otherwise a large group of rows is in memory at once."""
+        with self._open() as file, pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER) as table:
+            yield table
 
     def metadata(self) -> Metadata:
         return statement(set(self._columns), self._place)
@@ -155,22 +81,43 @@ class ParquetReader:
         return [*parts, f"{first}:{len(self._sizes)}"]
 
     def entries(self, part: str) -> Iterator[Entry]:
+        """The rows of a part; what is damaged is refused. Raises OSError when the file cannot be read on."""
         first, last = map(int, part.split(":"))
         number = sum(self._counts[:first])
         columns = [name for name in self._columns if name in WANTED]
         try:
-            with self._open() as file, pq.ParquetFile(file) as table:
+            with self._opened() as table:
                 groups = list(range(first, last))
                 for batch in table.iter_batches(ROWS, row_groups=groups, columns=columns) if groups else ():
-                    for row in batch.to_pylist():
+                    for row in _rows(batch):
                         number += 1
-                        yield self._rows.entry(row, number)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                        yield self._entry(row, number)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             yield Refused("", "damaged table", f"{self._place} behind row {number}: {_line(error)}")
 
+    def _entry(self, row: dict[str, Any] | None, number: int) -> Entry:
+        if row is None:
+            return Refused(f"row-{number}", "not UTF-8", f"{self._place}:{number}")
+        return self._rows.entry(row, number)
 
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
+    """The rows of a batch, None for each with bytes that are no text."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for number in range(batch.num_rows):
+            try:
+                yield batch.slice(number, 1).to_pylist()[0]
+            except UnicodeDecodeError:
+                yield None
+
+
+def _line(said: Exception | str) -> str:
+    """What a library said, as one line that is not long."""
+    return next((line for line in str(said).splitlines() if line.strip()), type(said).__name__)[:200]
 
 
 class JsonlReader:
@@ -200,40 +147,42 @@ class JsonlReader:
         return [f"{first}:{min(first + PART_BYTES, size)}" for first in range(0, max(size, 1), PART_BYTES)]
 
     def entries(self, part: str) -> Iterator[Entry]:
-        """The lines that begin inside the part."""
+        """The lines that begin inside the part. Raises OSError when the file cannot be read on."""
         first, last = map(int, part.split(":"))
         with self._path.open("rb") as raw:
             file: IO[bytes] = gzip.GzipFile(fileobj=raw) if self._packed else raw  # type: ignore[assignment]
-            at = first
-            if first and not self._packed:
-                raw.seek(first - 1)
-                at += _skip(raw) - 1
+            at, end = first, most_bytes(last) if self._packed else last
+            if first:  # of the line that holds the byte before, the rest belongs to it
+                file.seek(first - 1)
+                at += _skip(file, end - first + 1) - 1
             try:
-                while (self._packed or at < last) and (line := file.readline(MAX_LINE)):
+                while at < end and (line := file.readline(MAX_LINE)):
                     where, at = at, at + len(line)
                     if len(line) == MAX_LINE and not line.endswith(b"\n"):
-                        at += _skip(file)
+                        at += _skip(file, end - at)
                         yield Refused(f"byte {where}", "line too long", self._place)
                     elif line.strip():
                         yield self._entry(line, where)
-            except (EOFError, OSError, zlib.error) as error:
-                yield Refused("", "truncated archive", f"{self._place} behind byte {at}: {error}")
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                yield Refused("", "truncated archive", f"{self._place} behind byte {at}: {_line(error)}")
+            if self._packed and at >= end:
+                yield Refused("", "archive bomb", f"{self._place} unpacks to many times its size")
 
     def _entry(self, line: bytes, at: int) -> Entry:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            return Refused(f"byte {at}", "not JSON", f"{self._place}: {error}")
+            return Refused(f"byte {at}", "not JSON", f"{self._place}: {_line(error)}")
         if not isinstance(row, dict):
             return Refused(f"byte {at}", "not JSON", f"{self._place}: no object")
         meta = row.pop("meta", None)
         return self._rows.entry((meta if isinstance(meta, dict) else {}) | row, at)
 
 
-def _skip(file: IO[bytes]) -> int:
-    """Leave the rest of a line behind; its length."""
+def _skip(file: IO[bytes], most: int) -> int:
+    """Leave the rest of a line behind, or `most` bytes of it; how many they were."""
     size = 0
-    while piece := file.readline(1 << 20):
+    while size < most and (piece := file.readline(min(1 << 20, most - size))):
         size += len(piece)
         if piece.endswith(b"\n"):
             break
