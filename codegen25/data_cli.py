@@ -123,9 +123,14 @@ def _run(out: Path, sources: list[Source], flags: dict[str, Any]) -> Any:
     from codegen25.data.pipeline import Build
 
     workers = flags["workers"] or len(os.sched_getaffinity(0))
-    with _Bars() as bars:
-        engine = Engine(flags["runner"], workers)
-        return Build(sources, out, _recipe(flags), engine, cache=flags["cache"], progress=bars.show).run()
+    recipe, engine = _recipe(flags), Engine(flags["runner"], workers)
+    try:
+        with _Bars() as bars:
+            return Build(sources, out, recipe, engine, cache=flags["cache"], progress=bars.show).run()
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command goes on with {out}")
+        # An interpreter that ends while Daft's threads are at work is aborted by them, with a core dump.
+        os._exit(130)
 
 
 def _recipe(flags: dict[str, Any]) -> Recipe:
