@@ -133,7 +133,9 @@ class GitCommit:
             if isinstance(listed, Refused):
                 yield listed
                 continue
-            files |= {folder: one for name, mode, one in listed if name == IGNORE.encode() and stat.S_ISREG(mode)}  # noqa: B035
+            rules = [one for name, mode, one in listed if name == IGNORE.encode() and stat.S_ISREG(mode)]
+            if rules:
+                files[folder] = rules[0]
             for name, mode, one in listed:
                 path = _path(folder, name)
                 if isinstance(path, str):
