@@ -170,6 +170,7 @@ def test_code_about_private_keys_stays() -> None:
         "amqp:~//guest:guest@broker:5672", "https://{user}:{password}@host.io/", "ftp://%s:%s@host.io/",
         "id = '26be6b09-91c5-47da-9861-d2d2bb7a7e36'", "client_id = '26be6b09-91c5-47da-9861-d2d2bb7a7e36'",
         '"license_k~ey": "lgpl-2.1-nokia-qt-1.1",', 'key = "gpt-4-turbo-2024-04-09"', 'secret_name = "db-credentials"',
+        "Password?: XmlStringMaxLen256;", "SECRET: Base64Sha256Length32",
         "    --hash=sha256:" + hashlib.sha256(b"a").hexdigest(),
         'token_sha256 = "' + hashlib.sha256(b"b").hexdigest() + '"',
         '"integrity": "sha512-' + base64.b64encode(hashlib.sha512(b"c").digest()).decode() + '",',

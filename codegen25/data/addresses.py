@@ -40,7 +40,7 @@ _IPV4_FIRST = re.compile(rf"(?<![\w.])(?<![A-Za-z]-){_OCTET}\Z")
 # Addresses of hosts begin with 2 or 3 today. What a slash and a length follow is a network, here and above.
 _IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4}(?![\w:]|\.\d|/\d)")
 _VERSION = re.compile(
-    r"(?:version\w*|\bver|release\w*|revision|build|section|[A-Za-z_]/|[=<>~!^]=|[<>~^])[\s:=\"'(]*\Z", re.IGNORECASE
+    r"(?:version\w*|\bver|release\w*|revision|build|section|[A-Za-z_]/|[=<>~!^]=|[<>~^§])[\s:=\"'(]*\Z", re.IGNORECASE
 )
 # The networks that nobody has on the internet, as of RFC 6890. Python's own list changes with its releases.
 _NOT_GLOBAL = tuple(

@@ -60,7 +60,7 @@ _OF_HASH = re.compile(
 )
 _SEGMENT = re.compile(r"[A-Za-z0-9]+")
 _PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
-MIN_CHANGES, MIN_CHANGE_SHARE, MIN_DISTINCT = 3, 0.2, 6
+MIN_CHANGES, MIN_CHANGE_SHARE, MIN_NAME_SHARE, MIN_DISTINCT = 3, 0.25, 0.3, 6
 
 _USER_INFO = re.compile(
     r"://[^\s/:@\"'`<>{}$]{0,64}:([^\s/:@\"'`<>{}$*,;()\[\]\\|]{6,128})@(?=[\w\[])(?!localhost|127\.|example)"
@@ -123,15 +123,19 @@ def _is_generic(value: str, line: str) -> bool:
     """Whether a value behind a word such as "token" is a secret, and not a name, a sample, an identifier or a hash."""
     if len(value) < 8 or _SAMPLE.search(value) or _GENERIC_SAMPLE.search(value):
         return False
-    return looks_random(value) and not (_OF_HASH.search(line) and (_HASH.match(value) or "-" in value))
+    if _OF_HASH.search(line) and (_HASH.match(value) or "-" in value):
+        return False
+    # Where nothing quotes it, a type or a variable may stand.
+    name = value.isidentifier() and line[max(0, line.find(value) - 1)] not in "\"'`"
+    return looks_random(value, MIN_NAME_SHARE if name else MIN_CHANGE_SHARE)
 
 
-def looks_random(value: str) -> bool:
+def looks_random(value: str, share: float = MIN_CHANGE_SHARE) -> bool:
     """Whether letters of both cases and digits follow each other as they seldom do in words, versions and names."""
     segments = _SEGMENT.findall(value)
     changes = sum(len(_PIECE.findall(segment)) - 1 for segment in segments)
     size = sum(map(len, segments))
-    return changes >= max(MIN_CHANGES, MIN_CHANGE_SHARE * size) and len(set(value)) >= MIN_DISTINCT
+    return changes >= max(MIN_CHANGES, share * size) and len(set(value)) >= MIN_DISTINCT
 
 
 @cache
