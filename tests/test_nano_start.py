@@ -157,7 +157,9 @@ def corpus(path: Path) -> Path:
         f'def f_{n}(x):\n    """Add {n}."""\n    return x + {n}\n\n\ndef g_{n}(x):\n    y = x * {n}\n    return y\n'
         for n in range(30)
     ]
-    write_documents(path, [Document(content_id(t), t, "s", "1", f"{n}.py", "MIT", FILE, "python") for n, t in enumerate(texts)])
+    write_documents(
+        path, [Document(content_id(t), t, "s", "1", f"{n}.py", "MIT", FILE, "python") for n, t in enumerate(texts)]
+    )
     return path
 
 
