@@ -54,6 +54,8 @@ def hash_of(source: Source, root: Path) -> str:
     reader = open_source(source, root)
     if isinstance(reader, GitCommit):
         return f"git:{reader.commit}"
+    if isinstance(reader, HubReader):
+        return reader.revision
     return reader.listing_hash() if isinstance(reader, Folder) else source.hash
 
 

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,7 +40,7 @@ def statement(columns: set[str], place: str) -> Metadata:
 class ParquetReader:
     """A Parquet file. `open` gives the file, wherever it lies; the source's name is its path inside the dataset."""
 
-    def __init__(self, source: Source, path: Path, open: Callable[[], IO[bytes]] | None = None) -> None:
+    def __init__(self, source: Source, path: Path, open: Callable[[], IO[bytes] | RawIOBase] | None = None) -> None:
         """Raises CodegenError when it is no Parquet file, or has no columns that are known."""
         self._place = source.name
         self._open = open or (lambda: path.open("rb"))
