@@ -17,9 +17,12 @@ from codegen25.data.document import Kind
 MAX_BYTES = 1_000_000
 # Programs and data about licences, by their endings.
 NOT_PROSE = frozenset(
-    "py pyi pyc pyx js jsx mjs cjs ts tsx c h cc cpp hpp go rs rb java kt cs php pl sh json yaml yml toml xml html css "
-    "csv map svg png jpg gif sql bin so gz zip".split()
-)
+    [
+        "py", "pyi", "pyc", "pyx", "js", "jsx", "mjs", "cjs", "ts", "tsx", "c", "h", "cc", "cpp", "hpp", "go", "rs",
+        "rb", "java", "kt", "cs", "php", "pl", "sh", "json", "yaml", "yml", "toml", "xml", "html", "css", "csv", "map",
+        "svg", "png", "jpg", "gif", "sql", "bin", "so", "gz", "zip",
+    ]
+)  # fmt: skip
 LICENSE_FILE = re.compile(r"(licen[cs]e|copying|unlicense)", re.IGNORECASE)
 MAX_LICENSE_BYTES = 1_000_000
 
