@@ -29,6 +29,7 @@ TEXTS = st.text(
         ("src/third_party/zlib/inflate.c", "vendored copy"),
         ("web/node_modules/left-pad/index.js", "vendored copy"),
         ("Vendor/lib.rb", "vendored copy"),
+        ("joblib/externals/loky/backend.py", "vendored copy"),
         ("tests/data/pass/module.py", "test data"),
         ("package/tests/unit/Expected/out.py", "test data"),
         ("app/__snapshots__/view.test.js.snap", "test data"),
@@ -74,6 +75,7 @@ def test_test_code_is_dropped_when_it_is_not_wanted(path: str) -> None:
         "spec/document.py", "data/loader.py", "assets/index.js", "vendor.py", "fixtures.py", "administrator.js",
         "admin.js", "src/latest/main.go", "lock.py", "locks/spin.lock.c", "testing.py", "greatest_common.py", "map.js",
         "minutes.js", "src/fastest.ts", "snapshots/store.py", "samples/hello.c", "generated.py",
+        "lib/externals/Plugin.js",
     ],
 )  # fmt: skip
 def test_paths_that_only_look_like_it_stay(path: str) -> None:
@@ -222,6 +224,8 @@ def test_minified_scripts() -> None:
     assert reject_content(text, "javascript", "a.js") == "minified"
     assert reject_content(packed, "javascript", "a.js") is None
     assert reject_content(text, "c", "a.c") is None
+    names = "\n".join(f"Object.defineProperty(apiLoader.services.licenseManager{n});" for n in range(20))
+    assert reject_content(names, "javascript", "a.js") is None
     written = "function add(a, b) {\n    return a + b;\n}\n\n"
     assert reject_content(written * 30, "javascript", "a.js") is None
 

@@ -33,8 +33,8 @@ MIN_ALPHABETIC = {
 }  # fmt: skip
 DATA_CHARACTERS = (50, 5000)
 MIN_VISIBLE, MIN_VISIBLE_SHARE = 100, 0.2
-# Written code has three times as much blank space; what a minifier leaves is between keywords.
-MIN_BLANK_SHARE, MINIFIED_CHARACTERS = 0.09, 512
+# Written code has three times as much blank space, or else short lines.
+MIN_BLANK_SHARE, MIN_PACKED_LINE, MINIFIED_CHARACTERS = 0.09, 60, 512
 MINIFIABLE = frozenset(["javascript", "typescript", "css"])
 # Characters of number and byte literals among those that are not blank.
 MAX_LITERAL_SHARE, LITERAL_CHARACTERS = 0.65, 2000
@@ -148,7 +148,8 @@ def _minified(text: str, language: str, path: str) -> str | None:
     if language not in MINIFIABLE or len(text) < MINIFIED_CHARACTERS:
         return None
     blank = sum(map(text.count, _BLANK.decode()))
-    return "minified" if blank < MIN_BLANK_SHARE * len(text) else None
+    packed = blank < MIN_BLANK_SHARE * len(text) and line_lengths(text)[1] > MIN_PACKED_LINE
+    return "minified" if packed else None
 
 
 def _xml(text: str, language: str, path: str) -> str | None:

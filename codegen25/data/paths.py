@@ -11,7 +11,7 @@ from collections.abc import Callable
 _VENDOR_FOLDERS = frozenset(
     [
         "vendor", "vendors", "vendored", "_vendor", "_vendored", "vendored_packages", "third_party", "third-party",
-        "thirdparty", "3rdparty", "3rd_party", "_third_party", "extern", "_extern", "externals", "bundled", "_bundled",
+        "thirdparty", "3rdparty", "3rd_party", "_third_party", "extern", "_extern", "bundled", "_bundled",
         "node_modules", "bower_components", "jspm_packages", "site-packages", "dist-packages", "godeps", "carthage",
         "pods",
     ]
@@ -60,7 +60,9 @@ Rule = Callable[[list[str], str, str], bool]
 
 def _vendored(folders: list[str], name: str, written: str) -> bool:
     """A copy of another project, whose licence is not this one's."""
-    return not _VENDOR_FOLDERS.isdisjoint(folders)
+    # In Python this is the name for copies; elsewhere code about externals lies there.
+    python = name.endswith((".py", ".pyi", ".pyx")) and "externals" in folders
+    return python or not _VENDOR_FOLDERS.isdisjoint(folders)
 
 
 def _test_data(folders: list[str], name: str, written: str) -> bool:
