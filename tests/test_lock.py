@@ -88,3 +88,53 @@ def test_two_claims_on_one_place_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"lock": 1, "sources": [GOOD, GOOD | {"heldout": True}]}))
     with pytest.raises(CodegenError, match="a 1: listed twice and differently"):
         read_lock(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("[" * 100_000, "not a lock"),
+        ('{"lock": 1, "sources": [], "extra": 1}', "not a lock"),
+        ('{"lock": true, "sources": []}', "a lock of version true, not 1"),
+        (json.dumps({"lock": 1, "sources": [GOOD, GOOD | {"name": "\ud800"}]}), "source 2: name is no text"),
+        (
+            json.dumps({"lock": 1, "sources": [GOOD | {"hash": "sha256:" + "0" * 64 + "\n"}]}),
+            "source 1: its hash is not",
+        ),
+        (json.dumps({"lock": 1, "sources": [GOOD | {"hash": "sha256:" + "A" * 64}]}), "source 1: its hash is not"),
+    ],
+)
+def test_what_is_wrong_names_the_file(said: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "lock.json"
+    path.write_text(said)
+    with pytest.raises(CodegenError) as caught:
+        read_lock(path)
+    assert str(caught.value).startswith(f"{path}: {words}") and "\n" not in str(caught.value)
+
+
+def test_one_more_source_is_one_more_line(tmp_path: Path) -> None:
+    one, two, other = (Source("wheel", name, "1", f"{name}.whl", "", heldout=name == "b") for name in "acb")
+    write_lock(tmp_path / "lock.json", [one, two])
+    write_lock(tmp_path / "more.json", [one, two, other])
+    before, after = ((tmp_path / name).read_text().splitlines() for name in ("lock.json", "more.json"))
+    assert [line for line in after if line in before] == before and len(after) == len(before) + 1
+    assert sum("heldout" in line for line in after) == 1 and not any("license" in line for line in after)
+
+
+def test_a_name_that_is_not_utf8_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "lock.json"
+    path.write_text("before")
+    with pytest.raises(CodegenError, match="location is no text"):
+        write_lock(path, [Source("folder", "a", "", "/code/\udcff", "")])
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((Path(__file__).parent.parent / "recipes").glob("*.lock.json")), ids=lambda p: p.name
+)
+def test_our_recipes_are_in_their_own_form(recipe: Path, tmp_path: Path) -> None:
+    found = read_lock(recipe)
+    write_lock(tmp_path / "again.json", found)
+    assert (tmp_path / "again.json").read_bytes() == recipe.read_bytes()
+    assert all((source.version and source.hash) or source.kind == "installed" for source in found)
+    assert any(source.heldout for source in found)

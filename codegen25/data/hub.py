@@ -66,7 +66,7 @@ def _commit(repository: str, revision: str | None) -> str:
 
 @cache
 def _network_errors() -> tuple[type[BaseException], ...]:
-    """What a request may raise, or a name that is none. The Hub's client lets the errors of its HTTP library through."""
+    """What a request may raise, or a name that is none. The Hub's client lets its HTTP library's errors through."""
     try:
         from huggingface_hub.errors import HfHubHTTPError
     except ModuleNotFoundError:
