@@ -6,6 +6,7 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -168,6 +169,7 @@ def test_packed_changes_of_changes_bare_shallow_and_borrowed(tmp_path: Path) -> 
     git(tmp_path, "clone", "-q", "--depth=1", url, "shallow")
     git(tmp_path, "clone", "-q", "--shared", str(tmp_path / "a"), "shared")
     git(tmp_path / "a", "worktree", "add", "-q", str(tmp_path / "tree"), "--detach")
+    os.mkfifo(tmp_path / "tree" / "pipe")  # nobody asks what is in a work tree
     for name in ("a", "bare.git", "shallow", "shared", "tree"):
         assert entries(tmp_path / name) == expected and not refused(expected)
     assert GitCommit(tmp_path / "bare.git").name == "bare"
@@ -269,6 +271,39 @@ def test_a_repository_that_cannot_be_used_is_one_line(tmp_path: Path, file: str,
     with pytest.raises(CodegenError) as raised:
         GitCommit(tmp_path)
     assert "\n" not in str(raised.value) and str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["config", "HEAD", "refs/heads/master", "packed-refs", "objects/pack/pack-1.idx"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    commit(tmp_path, {"a.py": b"a"})
+    (tmp_path / ".git" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / ".git" / name)
+    with pytest.raises(CodegenError, match=f"{name} is no regular file"):
+        GitCommit(tmp_path)
+
+
+def test_a_loose_object_that_is_a_pipe(tmp_path: Path) -> None:
+    commit(tmp_path, {"a.py": b"mine"})
+    path = loose(tmp_path, Blob.from_string(b"mine").id.decode())
+    path.unlink()
+    os.mkfifo(path)
+    assert refused(entries(tmp_path)) == [("a.py", "damaged")]
+
+
+def test_packs_are_closed_without_a_word(tmp_path: Path) -> None:
+    commit(tmp_path, {"a.py": b"a"})
+    porcelain.repack(tmp_path)
+    code = f"""
+from pathlib import Path
+from codegen25.data.repositories import GitCommit
+kept_to_the_end = GitCommit(Path({str(tmp_path)!r}))
+for found in (kept_to_the_end, GitCommit(Path({str(tmp_path)!r}))):
+    assert len(list(found.entries(""))) == 1
+"""
+    root = str(Path(__file__).parents[1])
+    command = [sys.executable, "-W", "error", "-c", code]
+    made = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root})
+    assert made.stderr == ""
 
 
 def test_no_repository_or_an_empty_one(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ is run, nothing is fetched, and nothing is written.
 
 from __future__ import annotations
 
+import errno
 import re
 import stat
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,7 +26,7 @@ from codegen25.data.folders import IGNORE
 from codegen25.data.git_objects import DAMAGE, Objects, TooLarge
 from codegen25.data.ignores import Ignores
 from codegen25.data.manifests import MANIFESTS, top_metadata
-from codegen25.data.regular import shown
+from codegen25.data.regular import shown, walk
 from codegen25.data.source import MAX_BYTES, MAX_LICENSE_BYTES, Entry, File, Metadata, Refused, is_license_file
 from codegen25.errors import CodegenError
 
@@ -32,6 +34,8 @@ from codegen25.errors import CodegenError
 MAX_FILES = 1_000_000
 MAX_PATH = 4096
 _SUBMODULE = 0o160000
+# What is not looked at, or with care: loose objects.
+_NOT_OPENED = re.compile(r"hooks|lfs|logs|modules|worktrees|objects/[0-9a-f]{2}")
 _UNUSABLE = (
     AmbiguousShortId, InvalidWorktreeConfiguration, RefFormatError, SymrefLoop, UnsupportedExtension,
     UnsupportedVersion,
@@ -52,7 +56,9 @@ class GitCommit:
         """`commit` is a commit, a tag or a branch. Raises CodegenError when there is no such repository or commit."""
         self.root = root
         try:
+            _check_files(root)
             self._repository = Repo(str(root))
+            weakref.finalize(self, self._repository.close)
             name = parse_commit(self._repository, commit).id
             self._objects = Objects(self._repository.object_store)
             self._commit = self._objects.commit(name)
@@ -162,6 +168,16 @@ class GitCommit:
     def _ignore_file(self, blob: ObjectID | None) -> bytes:
         entry = self._file(Found(IGNORE, blob)) if blob else None
         return entry.data if isinstance(entry, File) else b""
+
+
+def _check_files(root: Path) -> None:
+    """Raises OSError when a pipe or the like is where git keeps a file: whoever opened it would wait for ever."""
+    folder = next((one for one in (root / ".git", root) if (one / "objects").is_dir()), None)
+    if folder is None:
+        return
+    for one in walk(folder, lambda path, is_folder: is_folder and bool(_NOT_OPENED.fullmatch(path))):
+        if isinstance(one, Refused) and one.reason == "not a file":
+            raise OSError(errno.EINVAL, f"{one.path} is no regular file")
 
 
 def _path(folder: str, name: bytes) -> str | Refused:
