@@ -56,7 +56,7 @@ def test_ci_runs_the_readme_test_command() -> None:
 
 
 def test_files_that_the_readme_names_are_there() -> None:
-    named = set(re.findall(r"`?((?:docs/|examples/)?[\w-]+\.(?:md|py))\b", README))
+    named = set(re.findall(r"(?<![:\w])((?:docs/|examples/)?[\w-]+\.(?:md|py))\b", README))
     assert {name for name in named if not (ROOT / name).is_file()} == set()
 
 

@@ -75,6 +75,8 @@ def _parts(source: Source, root: Path) -> list[str]:
     try:
         return open_source(source, root).parts()
     except CodegenError:
+        if source.kind == "hub":
+            raise  # a network that fails is nothing of the source's
         return [""]
 
 
