@@ -39,7 +39,8 @@ _DATA_FOLDERS_OF_TESTS = frozenset(
     ]
 )  # fmt: skip
 _TEST_NAME = re.compile(
-    r"(?:test_.*|.*_test|.*_tests|conftest|tests)\.[a-z]+$|tests?\.[cm]?[jt]sx?$|.*[.\-_](?:test|spec)\.[cm]?[jt]sx?$|.*_spec\.rb$"
+    r"(?:test_.*|.*_test|.*_tests|conftest|tests)\.[a-z]+$|tests?\.[cm]?[jt]sx?$|"
+    r".*[.\-_](?:test|spec)\.[cm]?[jt]sx?$|.*_spec\.rb$"
 )
 # Java's, Kotlin's, C#'s and PHP's: the case of these decides, or Latest.java would be one.
 _TEST_CLASS = re.compile(r".*[a-z0-9]Tests?\.(?:java|kt|cs|php|scala|swift)$")
