@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -76,8 +77,11 @@ class Recipe:
 
 @cache
 def code_hash() -> str:
-    """The SHA-256 of this package's code and of the releases that it relies on: parts made by others are not reused."""
-    digest = hashlib.sha256()
+    """The SHA-256 of this package's code and of the releases that it relies on: parts made by others are not reused.
+
+    Python's own release is among them: its parser decides what is a syntax error.
+    """
+    digest = hashlib.sha256(f"python=={sys.version_info.major}.{sys.version_info.minor}\n".encode())
     here = Path(__file__).parent
     for path in sorted([*here.rglob("*.py"), *here.rglob("*.toml")]):
         digest.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
