@@ -292,7 +292,8 @@ def test_the_forms_of_a_span_see_what_they_should(model: Model, monkeypatch: pyt
 
 
 def _heldout(path: Path) -> Path:
-    fields = {"source": "s", "version": "1", "path": "p", "license": "MIT", "evidence": "e"}
+    evidence = {"kind": "file", "file": "LICENSE", "text": "MIT License", "confidence": 1.0}
+    fields = {"source": "s", "version": "1", "path": "p", "license": "MIT", "evidence": evidence, "language": "python"}
     texts = ["def f():\n    return 1\n" * 40, "x = 1\ny = 2\n", "import os\n\nprint(os.name)\n"]
     path.write_text("".join(json.dumps({"id": str(i), "content": t, **fields}) + "\n" for i, t in enumerate(texts)))
     return path
