@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from codegen25.errors import CodegenError, UsageError, say
-from codegen25.terminal import write, write_json
+from codegen25.terminal import needs_extra, write, write_json
 
 if TYPE_CHECKING:
+    from codegen25.data.corpus import Corpus
     from codegen25.data.recipe import Recipe
     from codegen25.data.source import Source
     from codegen25.data.tokens import Vocabulary
 
 FOLDER = click.Path(path_type=Path)
-CACHE = Path("~/.cache/codegen25/archives")
 _json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 _sources = click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 SOURCES = """A SOURCE is a folder, a git repository (FOLDER@COMMIT picks one), a wheel, a source archive, an npm
@@ -41,16 +42,6 @@ def data() -> None:
     """
 
 
-def _needs_extra(call: Callable[[], Any]) -> Any:
-    """What the call gives, or one line that names the extra which is not installed."""
-    try:
-        return call()
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("codegen25"):
-            raise
-        raise CodegenError(f"this needs {error.name}; pip install 'codegen25[data]'") from error
-
-
 @data.command()
 @_sources
 @click.option("--out", type=FOLDER, required=True, help="Folder of the corpus; one that was stopped goes on.")
@@ -70,8 +61,9 @@ def _needs_extra(call: Callable[[], Any]) -> Any:
 @click.option("--package-bytes", type=click.IntRange(min=1), help="Most text of one source.")
 @click.option("--metadata-prefix", is_flag=True, help="Put <reponame>, <filename>, <gh_stars> before some documents.")
 @click.option("--tokenizer", help="Of this model rather than the family's.")
-@click.option("--cache", type=FOLDER, default=CACHE, help="Keeps what was fetched.")
+@click.option("--cache", type=FOLDER, show_default="~/.cache/codegen25", help="Keeps what was fetched.")
 @_json
+@needs_extra("data")
 def build(out: Path, sources: Sequence[str], locks: Sequence[Path], as_json: bool, **flags: Any) -> None:
     """Build a corpus: read, judge, compare, tokenize.
 
@@ -83,8 +75,7 @@ def build(out: Path, sources: Sequence[str], locks: Sequence[Path], as_json: boo
     """
     from codegen25.data.stats import stats, stats_text
 
-    corpus = _needs_extra(lambda: _run(out, _listed(sources, locks, flags), flags))
-    found = stats(corpus)
+    found = stats(_run(out, _listed(sources, locks, flags), flags))
     if as_json:
         write_json(found)
         return
@@ -116,17 +107,15 @@ def _listed(arguments: Sequence[str], locks: Sequence[Path], flags: dict[str, An
     return ordered(replace(s, heldout=s.heldout or s.name in flags["apart"]) for s in found)
 
 
-def _run(out: Path, sources: list[Source], flags: dict[str, Any]) -> Any:
-    import os
-
+def _run(out: Path, sources: list[Source], flags: dict[str, Any]) -> Corpus:
     from codegen25.data.engine import Engine
-    from codegen25.data.pipeline import Build
+    from codegen25.data.pipeline import CACHE, Build
+    from codegen25.engine.machine import usable_cores
 
-    workers = flags["workers"] or len(os.sched_getaffinity(0))
-    recipe, engine = _recipe(flags), Engine(flags["runner"], workers)
+    recipe, engine = _recipe(flags), Engine(flags["runner"], flags["workers"] or usable_cores())
     try:
         with _Bars() as bars:
-            return Build(sources, out, recipe, engine, cache=flags["cache"], progress=bars.show).run()
+            return Build(sources, out, recipe, engine, cache=flags["cache"] or CACHE, progress=bars.show).run()
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on with {out}")
         # An interpreter that ends while Daft's threads are at work is aborted by them, with a core dump.
@@ -210,6 +199,7 @@ def _names(file: Path | None) -> frozenset[str]:
 @click.option("--out", type=FOLDER, required=True, help="The lock file to write.")
 @click.option("--license", "declared", metavar="SPDX", default="", help="Of SOURCEs that say none; you answer for it.")
 @click.option("--heldout-source", "apart", multiple=True, metavar="NAME", help="Keep this source apart; repeatable.")
+@needs_extra("data")
 def lock(sources: Sequence[str], out: Path, **flags: Any) -> None:
     """Write down what a corpus is to be built from: names, versions, hashes.
 
@@ -217,7 +207,7 @@ def lock(sources: Sequence[str], out: Path, **flags: Any) -> None:
     """
     from codegen25.data.lock import write_lock
 
-    found = _needs_extra(lambda: _listed(sources, (), flags))
+    found = _listed(sources, (), flags)
     write_lock(out, found)
     say(f"{out}: {len(found)} sources")
 
@@ -230,67 +220,55 @@ _corpus = click.argument("folder", type=FOLDER, metavar="DIR")
 @_corpus
 @click.option("--plot", type=FOLDER, help="Draw it into this file, .svg or .png.")
 @_json
+@needs_extra("data")
 def stats_(folder: Path, plot: Path | None, as_json: bool) -> None:
     """Show what a corpus is made of, and what was left out and why."""
+    from codegen25.data import stats
+    from codegen25.data.corpus import Corpus
 
-    def run() -> None:
-        from codegen25.data import stats
-        from codegen25.data.corpus import Corpus
-
-        found = stats.stats(Corpus(folder))
-        if plot is not None:
-            stats.plot(found, plot)
-        if as_json:
-            write_json(found)
-        else:
-            write(stats.stats_text(found))
-
-    _needs_extra(run)
+    found = stats.stats(Corpus(folder))
+    if plot is not None:
+        stats.plot(found, plot)
+    if as_json:
+        write_json(found)
+    else:
+        write(stats.stats_text(found))
 
 
-@data.command()
+@data.command("show")
 @_corpus
 @click.argument("document", metavar="DOC")
-def show(folder: Path, document: str) -> None:
+@needs_extra("data")
+def show_(folder: Path, document: str) -> None:
     """Show one document with its evidence and what was redacted.
 
     DOC is the beginning of its id, or SOURCE:PATH.
     """
+    from codegen25.data.corpus import Corpus
+    from codegen25.data.show import show
 
-    def run() -> None:
-        from codegen25.data.corpus import Corpus
-        from codegen25.data.show import show
-
-        write(show(Corpus(folder), document))
-
-    _needs_extra(run)
+    write(show(Corpus(folder), document))
 
 
 @data.command()
 @_corpus
 @click.option("--split", type=click.Choice(["train", "heldout"]), default="train", help="Which part.")
 @click.option("--out", type=FOLDER, required=True, help="The JSONL file to write.")
+@needs_extra("data")
 def export(folder: Path, split: str, out: Path) -> None:
     """Write documents as JSON lines, with all that is known of each."""
+    from codegen25.data.corpus import Corpus
+    from codegen25.data.document import write_documents
 
-    def run() -> None:
-        from codegen25.data.corpus import Corpus
-        from codegen25.data.document import write_documents
-
-        write_documents(out, Corpus(folder).documents(split))
-
-    _needs_extra(run)
+    write_documents(out, Corpus(folder).documents(split))
 
 
 @data.command()
 @_corpus
+@needs_extra("data")
 def verify(folder: Path) -> None:
     """Check every byte of a corpus against its checksums."""
+    from codegen25.data.corpus import Corpus
 
-    def run() -> None:
-        from codegen25.data.corpus import Corpus
-
-        Corpus(folder).verify()
-
-    _needs_extra(run)
+    Corpus(folder).verify()
     say(f"{folder}: whole")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from codegen25.errors import CodegenError, say
@@ -12,6 +13,17 @@ from codegen25.errors import CodegenError, say
 if TYPE_CHECKING:
     from codegen25.complete import Completion
     from codegen25.tokenizer import Tokenizer
+
+
+@contextmanager
+def needs_extra(extra: str, what: str = "this") -> Iterator[None]:
+    """Around what imports the packages of an extra: one that is not installed is one line that says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("codegen25"):
+            raise
+        raise CodegenError(f"{what} needs {error.name}; pip install 'codegen25[{extra}]'") from error
 
 
 def write(text: str) -> None:

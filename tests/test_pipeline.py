@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_sources import MIT, program, project
 
+from codegen25.bench.data import file_hashes as files
 from codegen25.data.corpus import Corpus
 from codegen25.data.decontaminate import humaneval
 from codegen25.data.describe import describe
@@ -66,11 +66,6 @@ def sources(folders: list[Path]) -> list[Source]:
 def recipe(**settings: object) -> Recipe:
     given: dict[str, object] = {"problems": humaneval(), "shard_bytes": 20_000} | settings
     return Recipe(vocabulary_of(), read_policy("permissive"), **given)  # type: ignore[arg-type]
-
-
-def files(folder: Path) -> dict[str, str]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def build(sources: list[Source], out: Path, workers: int = 1, runner: str = "native", **settings: object) -> Corpus:

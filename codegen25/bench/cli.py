@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from codegen25.errors import UsageError, say
+from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
     from codegen25.bench.figures import Figure, Options
@@ -194,16 +195,10 @@ def data(files: Path | None, documents: int, seed: int, as_json: bool, **shared:
 
 
 def _data_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
-    from codegen25.errors import CodegenError
-
-    try:
+    with needs_extra("data", "bench data"):
         from codegen25.bench import data as benchmark
 
         yield from benchmark.run(options, **arguments)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("codegen25"):
-            raise
-        raise CodegenError(f"bench data needs {error.name}; pip install 'codegen25[data]'") from error
 
 
 def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:

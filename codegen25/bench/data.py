@@ -6,7 +6,6 @@ that there are near copies of every similarity. What is right is known from comp
 
 from __future__ import annotations
 
-import hashlib
 import random
 import sysconfig
 import time
@@ -26,6 +25,7 @@ from codegen25.data.decontaminate import Problem, humaneval
 from codegen25.data.dedup import NGRAM, THRESHOLD
 from codegen25.data.engine import Engine
 from codegen25.data.filters import decode
+from codegen25.data.shards import file_sha256
 from codegen25.data.shingles import ngrams
 from codegen25.data.source import MAX_BYTES
 from codegen25.errors import CodegenError
@@ -267,4 +267,4 @@ def _identity(one: Path, other: Path) -> Figure:
 def file_hashes(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file of a corpus, by its path in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

@@ -8,21 +8,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
 from codegen25.data import languages
 from codegen25.data.copies import Place, find_copies
-from codegen25.data.dedup import NGRAM, ShingleWriter, bands
+from codegen25.data.dedup import SIGN_BATCH, ShingleWriter, signed
 from codegen25.data.document import content_id, write_text
 from codegen25.data.engine import Engine
 from codegen25.data.filters import reject_content
 from codegen25.data.parts import KEPT, PartFiles, Table, rows
 from codegen25.data.paths import reject_path
-from codegen25.data.shingles import ngrams
-
-BATCH = 64  # documents that MinHash goes over at a time, as in a build
 
 
 def wanted(path: str, text: str) -> bool:
@@ -69,17 +65,13 @@ def signer(folder: str) -> Callable[[str], str]:
     def task(item: str) -> str:
         number, path = json.loads(item)
         files = PartFiles(Path(folder), Path(path).stem)
-        with ExitStack() as stack:
-            kept = Table(files.kept, KEPT)
-            stack.callback(kept.discard)
-            shingles = stack.enter_context(ShingleWriter(files.shingles))
+        with Table(files.kept, KEPT) as kept, ShingleWriter(files.shingles) as shingles:
             passing = ((id, text) for id, text in read_documents(Path(path)) if wanted(id, text))
-            while documents := list(islice(passing, BATCH)):
-                found = [ngrams(text, NGRAM) for _, text in documents]
-                for (id, text), grams, banded in zip(documents, found, bands(found), strict=True):
-                    at, count = shingles.add(grams)
-                    row = {"part": number, "row": kept.count, "id": content_id(text), "rank": id, "bands": banded}
-                    kept.add(row | {"shingles_at": at, "shingles": count, "content": text}, 2 * len(text))
+            while documents := list(islice(passing, SIGN_BATCH)):
+                signs = signed([text for _, text in documents], shingles)
+                for (id, text), sign in zip(documents, signs, strict=True):
+                    row = {"part": number, "row": kept.count, "id": content_id(text), "rank": id, "content": text}
+                    kept.add(row | sign, 2 * len(text))
             kept.close()
             shingles.close()
             files.finish({"kept": kept.count})

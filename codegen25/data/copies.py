@@ -59,7 +59,7 @@ def _near(
     engine: Engine,
     count: int,
     gone: dict[Place, Gone],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> dict[Place, Gone]:
     found = engine.groups([files.kept for files in parts], "bands", count, width=BANDS)
     alive = ([_number(p) for p in zip(g["part"], g["row"], strict=True) if p not in gone] for g in found)

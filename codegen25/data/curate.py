@@ -6,33 +6,26 @@ what it leaves depends on the part and the recipe alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from codegen25.data import filters, languages
 from codegen25.data.decontaminate import Benchmarks
-from codegen25.data.dedup import NGRAM, ShingleWriter, bands
+from codegen25.data.dedup import SIGN_BATCH, ShingleWriter, signed
 from codegen25.data.document import EVIDENCE, Document, content_id
 from codegen25.data.engine import Task
 from codegen25.data.licenses import Licenses
-from codegen25.data.parts import DROPPED, KEPT, Drop, PartFiles, Table, about
+from codegen25.data.parts import KEPT, Drop, DropTable, PartFiles, Table, about
 from codegen25.data.readers import open_source
 from codegen25.data.recipe import Recipe
 from codegen25.data.redact import redact
-from codegen25.data.shingles import ngrams
 from codegen25.data.source import File, Refused, Source
 from codegen25.data.units import Unit
 from codegen25.errors import CodegenError
 
 # Texts that come with a structure of their own are no programming language.
 LANGUAGES_OF_KIND = {"issue": "github-issues", "commit": "git-commits", "jupyter": "jupyter-notebooks"}
-# MinHash goes over several documents at a time, which is faster.
-BATCH = 64
 
 
 class Curator:
@@ -45,27 +38,25 @@ class Curator:
     def run(self, unit: Unit, folder: Path) -> None:
         """Write the files of a unit. Raises OSError; what is wrong with the source itself is counted as a drop."""
         files = PartFiles(folder, unit.key)
-        with ExitStack() as stack:
-            kept, dropped = Table(files.kept, KEPT), Table(files.dropped, DROPPED)
-            stack.callback(kept.discard)
-            stack.callback(dropped.discard)
-            shingles = stack.enter_context(ShingleWriter(files.shingles))
+        with (
+            Table(files.kept, KEPT) as kept,
+            DropTable(files.dropped) as dropped,
+            ShingleWriter(files.shingles) as shingles,
+        ):
             waiting: list[Document] = []
-            counts: Counter[str] = Counter()
             for one in self._outcomes(unit):
-                counts["files"] += 1
                 if isinstance(one, Drop):
-                    dropped.add(vars(one), 64 + len(one.detail) + len(one.path))
+                    dropped.drop(one)
                     continue
                 waiting.append(one)
-                if len(waiting) == BATCH:
-                    counts["bytes"] += self._keep(unit, waiting, kept, shingles)
+                if len(waiting) == SIGN_BATCH:
+                    self._keep(unit, waiting, kept, shingles)
                     waiting = []
-            counts["bytes"] += self._keep(unit, waiting, kept, shingles)
+            self._keep(unit, waiting, kept, shingles)
             kept.close()
             dropped.close()
             shingles.close()
-            files.finish({"files": counts["files"], "kept": kept.count, "bytes": counts["bytes"]})
+            files.finish({"files": kept.count + dropped.count, "kept": kept.count})
 
     def _outcomes(self, unit: Unit) -> Iterator[Document | Drop]:
         """Each file of the unit as what became of it."""
@@ -126,38 +117,21 @@ class Curator:
             entry.date or source.date, entry.stars, redactions,
         )  # fmt: skip
 
-    def _keep(self, unit: Unit, documents: list[Document], kept: Table, shingles: ShingleWriter) -> int:
-        """Write documents as rows; their text in bytes."""
-        if not documents:
-            return 0
-        found = [ngrams(document.content, NGRAM) for document in documents]
-        total = 0
-        for document, grams, banded in zip(documents, found, bands(found), strict=True):
-            at, count = shingles.add(grams)
+    def _keep(self, unit: Unit, documents: list[Document], kept: Table, shingles: ShingleWriter) -> None:
+        """Write documents as rows."""
+        signs = signed([document.content for document in documents], shingles)
+        for document, sign in zip(documents, signs, strict=True):
             size = len(document.content.encode())
-            total += size
-            kept.add(
-                _row(
-                    unit,
-                    kept.count,
-                    document,
-                    unit.source.heldout or self.recipe.is_heldout(document.source),
-                    size,
-                    (at, count),
-                    banded,
-                ),
-                2 * size,
-            )
-        return total
+            heldout = unit.source.heldout or self.recipe.is_heldout(document.source)
+            where = {"part": unit.number, "row": kept.count, "heldout": heldout, "bytes": size}
+            kept.add(where | sign | _row(document), 2 * size)
 
 
-def _row(
-    unit: Unit, row: int, document: Document, heldout: bool, size: int, shingles: tuple[int, int], banded: np.ndarray
-) -> dict[str, Any]:
+def _row(document: Document) -> dict[str, Any]:
+    """What a row says of the document itself."""
     return {
-        "part": unit.number, "row": row, "id": document.id, "source": document.source, "rank": rank(document),
-        "heldout": heldout, "bytes": size, "shingles_at": shingles[0], "shingles": shingles[1], "bands": banded,
-        "about": about(document), "content": document.content,
+        "id": document.id, "source": document.source, "rank": rank(document), "about": about(document),
+        "content": document.content,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,7 +18,7 @@ import numpy as np
 import rensa
 from numpy.typing import NDArray
 
-from codegen25.data.shingles import Hashes, distinct, mixed
+from codegen25.data.shingles import Hashes, distinct, mixed, ngrams
 from codegen25.errors import CodegenError
 
 NGRAM = 5
@@ -26,6 +26,8 @@ NGRAM = 5
 BANDS, ROWS = 42, 6
 THRESHOLD = 0.7
 SEED = 1
+# Texts to sign at a time: MinHash is faster over several.
+SIGN_BATCH = 64
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # What a reader keeps of the shingles that it has read.
 CACHE_BYTES = 64 << 20
@@ -89,6 +91,14 @@ class ShingleWriter:
     ) -> None:
         self._file.close()
         self._aside.unlink(missing_ok=True)
+
+
+def signed(texts: Sequence[str], writer: ShingleWriter) -> Iterator[dict[str, Any]]:
+    """Of each text, what its near copies are found and compared by: its bands, and where `writer` put its shingles."""
+    found = [ngrams(text, NGRAM) for text in texts]
+    for grams, banded in zip(found, bands(found), strict=True):
+        at, count = writer.add(grams)
+        yield {"shingles_at": at, "shingles": count, "bands": banded}
 
 
 class ShingleReader:

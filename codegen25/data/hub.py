@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from codegen25.data.plain import first_line
 from codegen25.data.source import Entry, Metadata, Source
 from codegen25.data.tables import ParquetReader
 from codegen25.errors import CodegenError
@@ -60,22 +61,18 @@ def _commit(repository: str, revision: str | None) -> str:
     try:
         return str(HfApi().dataset_info(repository, revision=revision).sha)
     except _network_errors() as error:
-        said = f"cannot be reached ({_line(error)}); check the name, the network, your login"
+        said = f"cannot be reached ({first_line(error)}); check the name, the network, your login"
         raise CodegenError(f"hub:{repository}: {said}") from None
 
 
 @cache
-def _network_errors() -> tuple[type[BaseException], ...]:
+def _network_errors() -> tuple[type[Exception], ...]:
     """What a request may raise, or a name that is none. The Hub's client lets its HTTP library's errors through."""
     try:
         from huggingface_hub.errors import HfHubHTTPError
     except ModuleNotFoundError:
         return (OSError, ValueError, NotImplementedError)
     return (OSError, ValueError, NotImplementedError, *HfHubHTTPError.__bases__)
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class HubReader:
@@ -93,9 +90,11 @@ class HubReader:
             base = base.rstrip("/")
             listed = [path for path in system.find(base) if path.endswith(".parquet")]
         except ImportError as error:
-            raise CodegenError(f"{location}: {_line(error)}; pip install 'codegen25[hub]'") from None
+            raise CodegenError(f"{location}: {first_line(error)}; pip install 'codegen25[hub]'") from None
         except _network_errors() as error:
-            raise CodegenError(f"{location}: cannot be read ({_line(error)}); check the network and the name") from None
+            raise CodegenError(
+                f"{location}: cannot be read ({first_line(error)}); check the network and the name"
+            ) from None
         found = sorted(path for path in listed if not (_is_hidden(path, base) or _is_elsewhere(system, path, base)))
         if not found:
             raise CodegenError(f"{location}: no Parquet files there; name another folder of the dataset")
@@ -216,4 +215,4 @@ def _network(path: str) -> Iterator[None]:
         yield
     except _network_errors() as error:
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-        raise OSError(number, _line(error), path) from None
+        raise OSError(number, first_line(error), path) from None

@@ -9,8 +9,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from codegen25.data.folders import Folder
-from codegen25.data.manifests import identity
-from codegen25.data.manifests import normalized as normalized  # the name that packages are asked for by
+from codegen25.data.manifests import identity, normalized
 from codegen25.data.members import place
 from codegen25.data.regular import walk
 from codegen25.data.source import Metadata, Refused, is_license_file

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codegen25.data.dedup import BANDS
 from codegen25.data.document import Document, from_json, write_text
+from codegen25.data.row_groups import RowGroupWriter
 
 # A batch holds about this much text before it is written, which bounds a worker's memory.
 BATCH_BYTES = 8 << 20
@@ -81,36 +82,38 @@ class PartFiles:
 
 
 class Table:
-    """A Parquet file written in batches, aside, and put in place by `close`."""
+    """A Parquet file that `close` puts in its place; leaving the context without that leaves nothing."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._path, self._schema = path, schema
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
-        self._writer = pq.ParquetWriter(self._aside, schema, compression="zstd", compression_level=1)
-        self._rows: list[dict[str, Any]] = []
-        self._bytes = 0
+        self._path = path
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        self._rows = RowGroupWriter(aside, schema, most_bytes=BATCH_BYTES, compression_level=1)
         self.count = 0
 
-    def add(self, row: dict[str, Any], size: int = 64) -> None:
-        self._rows.append(row)
-        self._bytes += size
-        self.count += 1
-        if self._bytes >= BATCH_BYTES:
-            self._flush()
+    def __enter__(self) -> Self:
+        return self
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows, self._bytes = [], 0
+    def __exit__(self, *_: object) -> None:
+        self._rows.discard()
+
+    def add(self, row: dict[str, Any], size: int) -> None:
+        """One more row, of about `size` bytes."""
+        self._rows.add(row, size)
+        self.count += 1
 
     def close(self) -> None:
-        self._flush()
-        self._writer.close()
-        self._aside.replace(self._path)
+        self._rows.close()
+        self._rows.path.replace(self._path)
 
-    def discard(self) -> None:
-        self._writer.close()
-        self._aside.unlink(missing_ok=True)
+
+class DropTable(Table):
+    """Files that are not in the corpus."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, DROPPED)
+
+    def drop(self, drop: Drop) -> None:
+        self.add(vars(drop), 64 + len(drop.path) + len(drop.detail))
 
 
 def about(document: Document) -> str:

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from codegen25.data.copies import Gone, Place, Progress, find_copies
-from codegen25.data.corpus import MANIFEST, Corpus, write_manifest
+from codegen25.data.corpus import DROPPED, LOCK, MANIFEST, Corpus, write_manifest
 from codegen25.data.curate import curator
 from codegen25.data.engine import Engine
 from codegen25.data.lock import write_lock
 from codegen25.data.pack import SPLITS, over_share, packer, plan
-from codegen25.data.parts import DROPPED, Drop, PartFiles, Table, rows
+from codegen25.data.parts import Drop, DropTable, PartFiles, rows
 from codegen25.data.recipe import Recipe
 from codegen25.data.report import write_report
 from codegen25.data.source import Source
@@ -34,6 +34,7 @@ from codegen25.errors import CodegenError
 # Of the two files of a shard.
 ENDINGS = ("tokens", "parquet")
 REPORT = "report.html"
+CACHE = Path("~/.cache/codegen25/archives")
 # The shards of each split, as the manifest lists them.
 Shards = dict[str, list[dict[str, Any]]]
 
@@ -51,7 +52,7 @@ class Build:
     recipe: Recipe
     engine: Engine
     root: Path = Path()
-    cache: Path = Path("~/.cache/codegen25/archives")
+    cache: Path = CACHE
     progress: Progress = quiet
 
     def fingerprint(self) -> str:
@@ -116,7 +117,7 @@ class Build:
             gone |= dict.fromkeys(over, Gone("share", "over the source's share", ""))
         return gone
 
-    def _pack(self, parts: list[PartFiles], gone: dict[Place, Gone], work: Path) -> dict[str, list[dict[str, Any]]]:
+    def _pack(self, parts: list[PartFiles], gone: dict[Place, Gone], work: Path) -> Shards:
         """The shards' entries in the manifest, by split; the files themselves still lie in `work`."""
         plans = plan(parts, gone, self.recipe.shard_bytes)
         if not plans:
@@ -133,26 +134,17 @@ class Build:
             self.progress("writing", len(written), len(plans))
         return {split: [written[n] for n in sorted(written) if n.startswith(split)] for split in SPLITS}
 
-    def _finish(
-        self,
-        parts: list[PartFiles],
-        gone: dict[Place, Gone],
-        shards: dict[str, list[dict[str, Any]]],
-        work: Path,
-    ) -> None:
+    def _finish(self, parts: list[PartFiles], gone: dict[Place, Gone], shards: Shards, work: Path) -> None:
         """Everything into its place, the manifest last."""
-        dropped = Table(work / "dropped.parquet", DROPPED)
-        try:
+        with DropTable(work / DROPPED) as dropped:
             for drop in all_drops(parts, gone):
-                dropped.add(vars(drop), 64 + len(drop.path) + len(drop.detail))
+                dropped.drop(drop)
             dropped.close()
-        finally:
-            dropped.discard()
-        write_lock(work / "lock.json", self.sources)
+        write_lock(work / LOCK, self.sources)
         names = {f"{entry['name']}.{ending}" for split in shards.values() for entry in split for ending in ENDINGS}
         for stale in {path.name for split in SPLITS for path in self.out.glob(f"{split}-*")} - names:
             (self.out / stale).unlink()  # of a build with other settings that was stopped here
-        for name in [*sorted(names), "dropped.parquet", "lock.json"]:
+        for name in [*sorted(names), DROPPED, LOCK]:
             if (work / name).exists():
                 (work / name).replace(self.out / name)
         files = sum((files.summary() or {})["files"] for files in parts)

@@ -12,6 +12,11 @@ def plain(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def first_line(said: Exception | str) -> str:
+    """What a library said, as one line: the first that is not blank, else the name of the error."""
+    return next((line.strip() for line in str(said).splitlines() if line.strip()), type(said).__name__)
+
+
 def short(number: float, unit: str = "") -> str:
     """A count in three digits or so: 999, 1.23 M, 45.6 MB."""
     power = 0

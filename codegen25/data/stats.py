@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from codegen25.data.corpus import DROPPED, Corpus
-from codegen25.data.plain import aligned, plain, share, short
+from codegen25.data.plain import aligned, first_line, plain, share, short
 from codegen25.errors import CodegenError
 
 # In the order in which a file meets them.
@@ -134,7 +134,7 @@ def _batches(corpus: Corpus) -> Iterator[pa.Table]:
             for batch in file.iter_batches():
                 yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
-        raise CodegenError(f"{path}: cannot be read ({str(error).splitlines()[0]}); build the corpus again") from None
+        raise CodegenError(f"{path}: cannot be read ({first_line(error)}); build the corpus again") from None
 
 
 def _sample(samples: list[dict[str, str]], batch: pa.Table, stage: str, reason: str) -> None:

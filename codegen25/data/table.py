@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import accumulate
 from os import fsync
 from pathlib import Path
@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codegen25.data.document import Document, Evidence, Redaction
+from codegen25.data.plain import first_line
+from codegen25.data.row_groups import RowGroupWriter
 from codegen25.errors import CodegenError
 
 _WORDS = ("source", "version", "path", "license", "evidence_kind", "evidence_file", "language", "kind", "date")
@@ -40,50 +42,32 @@ class DocumentTableWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("wb")
-        self._writer = pq.ParquetWriter(
-            self._file,
+        self._rows = RowGroupWriter(
+            path,
             SCHEMA,
-            compression="zstd",
+            most_bytes=GROUP_BYTES,
+            most_rows=GROUP_ROWS,
             compression_level=3,
             use_dictionary=[*_WORDS, "evidence_text"],
             write_statistics=["source", "language", "license", "tokens", "bytes"],
             write_page_checksum=True,
         )
-        self._rows: list[dict[str, Any]] = []
-        self._bytes = 0
 
     def add(self, document: Document, tokens: int) -> int:
         """One more row; how many bytes its text has."""
         row = row_of(document, tokens)
-        self._rows.append(row)
-        self._bytes += row["bytes"]
-        if self._bytes >= GROUP_BYTES or len(self._rows) >= GROUP_ROWS:
-            self._flush()
+        self._rows.add(row, row["bytes"])
         return int(row["bytes"])
-
-    def _flush(self) -> None:
-        if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
-            self._writer.write_table(table, row_group_size=len(self._rows))
-        self._rows, self._bytes = [], 0
 
     def close(self) -> None:
         """Everything to the disk."""
-        self._flush()
-        self._writer.close()
-        self._file.flush()
-        fsync(self._file.fileno())
-        self._file.close()
+        self._rows.close()
+        with self.path.open("rb") as file:
+            fsync(file.fileno())
 
     def discard(self) -> None:
         """Remove the file, where it has no name of its own yet."""
-        self.path.unlink(missing_ok=True)
-        with suppress(OSError):  # a full disk, which was met before
-            self._writer.close()
-        self._writer.is_open = False  # or it closes itself again
-        with suppress(OSError):
-            self._file.close()
+        self._rows.discard()
 
 
 def row_of(document: Document, tokens: int) -> dict[str, Any]:
@@ -129,7 +113,7 @@ class DocumentTable:
         try:
             yield
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            what = str(error).splitlines()[0]
+            what = first_line(error)
             raise CodegenError(f"{self._path}: not a table of documents ({what}); build the corpus again") from None
 
     def __len__(self) -> int:

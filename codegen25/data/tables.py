@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codegen25.data.members import most_bytes
+from codegen25.data.plain import first_line
 from codegen25.data.rows import CONTENT, WANTED, Rows, folder_kind
 from codegen25.data.source import MAX_BYTES, Entry, Metadata, Refused, Source
 from codegen25.errors import CodegenError
@@ -118,7 +119,7 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
 
 def _line(said: Exception | str) -> str:
     """What a library said, as one line that is not long."""
-    return next((line for line in str(said).splitlines() if line.strip()), type(said).__name__)[:200]
+    return first_line(said)[:200]
 
 
 class JsonlReader:

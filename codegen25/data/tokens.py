@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codegen25.data.document import Kind
+from codegen25.data.plain import first_line
 from codegen25.errors import CodegenError
 
 Ids = npt.NDArray[np.uint16]
@@ -104,8 +105,9 @@ class BulkTokenizer:
         try:
             self._backend = gigatoken.Tokenizer.from_json(self._definition)
         except RuntimeError as error:
-            line = str(error).splitlines()[0]
-            raise CodegenError(f"tokenizer.json: cannot be used in bulk ({line}); choose another tokenizer") from None
+            raise CodegenError(
+                f"tokenizer.json: cannot be used in bulk ({first_line(error)}); choose another tokenizer"
+            ) from None
         self._left = FORGET_AFTER
 
     def encode_batch(self, texts: list[str], kinds: Sequence[Kind] = ()) -> tuple[Ids, Ends]:
