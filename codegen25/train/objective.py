@@ -2,165 +2,214 @@
 
 As in CodeGen2 (Nijkamp et al., 2023) a document is either left as it is or corrupted as a whole, with no task token,
 and a span never crosses a document. All chance comes from the `random.Random` that is passed in, so an example is a
-pure function of the document and of that generator's seed.
+pure function of the document and of that generator's state.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from codegen25 import infill
+from codegen25.errors import UsageError
 from codegen25.tokenizer import Tokenizer
+from codegen25.train import spans, syntax
+from codegen25.train.spans import Span
 
-Span = tuple[int, int]  # [start, end) in characters of the text
-
-# Of an anchored example: lines that are missing at most, lines of the tail at most, and how often the cursor stands
-# inside a line, the rest of which is missing.
-MISSING_LINES, TAIL_LINES, INSIDE_LINE = 4, 12, 0.4
+# What a corrupted document can be, and what is cut out of it.
+KINDS: Mapping[str, str] = {
+    "character": "any characters",
+    "token": "whole tokens",
+    "line": "whole lines",
+    "cursor": "from a line's start to anywhere in it or below",
+    "syntax": "nodes of the syntax tree (the extra `syntax`)",
+    "anchored": "what is missing at a cursor, the span opened some lines before it, as an editor asks",
+    "suffix_first": "the same, the span opened at the very beginning: suffix, prefix, middle",
+    "dense": "many short spans of whole lines, about half of the document",
+}
+CAUSAL = "causal"
+# A window has room for so many tokens a hole: control tokens, and something to see and to learn.
+TOKENS_PER_HOLE = 16
+# A text longer than this is cut without asking whether it would fit: only long runs of blanks or dashes could.
+CHARACTERS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The mixture. `infill_rate` of the documents are corrupted.
+    """The mixture: `infill_rate` of the documents are corrupted, each in one of the `KINDS`, drawn by the weights.
 
-    A span is whole lines, a line start to anywhere inside a line (as when a cursor stands there), or any characters,
-    in the shares of `line_spans`, `cursor_spans` and the rest. `context_loss` says whether the text around the holes
-    is learned too, as the publisher does, or only the answers: a short course in infilling spends its steps there.
-    Of the corrupted documents `anchored_rate` show what an editor asks: one short piece is missing at a cursor, the
-    span begins some lines before it, and only what is missing is learned, with its end.
+    All spans of a document together cover at most `mask_ratio` of its lines, characters or tokens (of `dense` about
+    half, of a cursor what it asks), but at least one. A further hole follows with probability `more_holes`, up to
+    `max_holes`.
+
+    `context_loss`: the text around the holes is learned too, as the publisher does, or only the spans: a short course
+    in infilling spends its steps there. `prefix_loss`: what an anchored or suffix-first prompt hands back, the span's
+    beginning up to the cursor, is learned as well.
+
+    The defaults are those of nano's first course (`docs/results.md`); the publisher's shares are not known.
     """
 
     infill_rate: float = 0.5
+    mixture: Mapping[str, float] = field(default_factory=lambda: {"line": 0.6, "cursor": 0.15, "character": 0.25})
+    mask_ratio: float = 0.5
     max_holes: int = 4
     more_holes: float = 0.25
-    line_spans: float = 0.6
-    cursor_spans: float = 0.15
-    mask_ratio: float = 0.5
     context_loss: bool = True
-    anchored_rate: float = 0.0
+    prefix_loss: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("infill_rate", "mask_ratio", "more_holes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} {getattr(self, name)}: must be between 0 and 1")
+        if self.max_holes < 1:
+            raise UsageError(f"max_holes {self.max_holes}: must be 1 or more")
+        check_mixture(self.mixture)
+
+
+def check_mixture(mixture: Mapping[str, float]) -> None:
+    """Raises UsageError when it names no kind that there is, or weighs one with no number from 0 up."""
+    for kind, weight in mixture.items():
+        if kind not in KINDS:
+            raise UsageError(f"mixture {kind}: no such kind of spans; there are {', '.join(KINDS)}")
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise UsageError(f"mixture {kind}={weight}: a weight is a number from 0 up")
+    if not sum(mixture.values()) > 0:
+        raise UsageError(f"mixture: all weights are 0; name a kind, such as line=1 (of {', '.join(KINDS)})")
+
+
+def parse_mixture(text: str) -> dict[str, float]:
+    """`line=0.6,anchored=0.4` as a mixture. Raises UsageError."""
+    mixture: dict[str, float] = {}
+    for item in text.split(","):
+        kind, _, weight = item.strip().partition("=")
+        try:
+            mixture[kind] = float(weight)
+        except ValueError:
+            raise UsageError(f"mixture {item.strip()!r}: write KIND=WEIGHT, such as line=0.6,anchored=0.4") from None
+    check_mixture(mixture)
+    return mixture
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids, and for each whether it is learned (whether predicting it counts); equally long."""
+    """Token ids, and for each whether it is learned (whether predicting it counts); equally long.
+
+    `kind` is one of KINDS or "causal", and `asked` what the mixture drew. They differ where that was not possible: a
+    blank text is never corrupted, and a language without a grammar, or a text without a node short enough, has lines
+    instead of syntax. `left_out`: characters of the document that did not fit the window.
+    """
 
     ids: list[int]
     learned: list[bool]
+    kind: str = CAUSAL
+    asked: str = CAUSAL
+    left_out: int = 0
 
 
-def _line_starts(text: str) -> list[int]:
-    starts = [0]
-    starts += [i + 1 for i, c in enumerate(text) if c == "\n" and i + 1 < len(text)]
-    return starts
+def example(
+    tokenizer: Tokenizer, text: str, objective: Objective, rng: random.Random, window: int, language: str = ""
+) -> Example:
+    """One training example of at most `window` ids (64 or more), of the whole text where that fits.
 
-
-def _log_uniform(rng: random.Random, low: int, high: int) -> int:
-    """An integer in [low, high] with a density like 1/x: short spans are frequent, long ones occur."""
-    return min(high, int(low * (high / low) ** rng.random() + rng.random()))
-
-
-def draw_span(text: str, objective: Objective, rng: random.Random) -> Span:
-    """One span of `text` (not empty), at most `mask_ratio` of its lines or characters, but at least one."""
-    kind = rng.random()
-    starts = _line_starts(text)
-    if kind < objective.line_spans + objective.cursor_spans:
-        first = rng.randrange(len(starts))
-        count = _log_uniform(rng, 1, max(1, int(len(starts) * objective.mask_ratio)))
-        last = first + count
-        end = starts[last] if last < len(starts) else len(text)
-        if kind >= objective.line_spans:  # end inside the last line of the span
-            line = starts[min(last, len(starts)) - 1]
-            end = rng.randint(max(line, starts[first] + 1), max(end, starts[first] + 1))
-        return starts[first], min(end, len(text))
-    length = _log_uniform(rng, 1, max(1, int(len(text) * objective.mask_ratio)))
-    start = rng.randint(0, len(text) - length)
-    return start, start + length
-
-
-def draw_spans(text: str, holes: int, objective: Objective, rng: random.Random) -> list[Span]:
-    """Up to `holes` spans in order, at least one character apart; fewer when they do not fit beside each other."""
-    spans: list[Span] = []
-    for _ in range(holes):
-        start, end = draw_span(text, objective, rng)
-        if all(end < s or start > e for s, e in spans):
-            spans.append((start, end))
-    return sorted(spans)
-
-
-def example(tokenizer: Tokenizer, text: str, objective: Objective, rng: random.Random, window: int) -> Example:
-    """One training example of at most `window` ids. A text too long for it is cut at a line start drawn at random.
-
-    Nothing of what was cut out as a span is ever dropped: the text is shortened first, spans are drawn after.
+    Of a longer text, a run of lines is kept that begins at a line drawn at random; inside a line that is too long, it
+    ends inside that line. It is shortened until the example fits, and the spans are drawn anew: nothing that was cut
+    out as a span is ever dropped. `language` is one of the corpus's names, "" when it is not known.
     """
-    piece, whole = _crop(tokenizer, text, rng, window)
-    if rng.random() >= objective.infill_rate or not piece.strip():
-        ids = tokenizer.encode(piece)[: window - 1]
-        ids += [tokenizer.eot] * whole
-        return Example(ids, [True] * len(ids))
-    if objective.anchored_rate and rng.random() < objective.anchored_rate:
-        made = _anchored(tokenizer, piece, objective, whole, rng)
+    asked, holes = _draw_kind(tokenizer, objective, rng, window)
+    maker = _Maker(tokenizer, objective, rng, asked, holes, language)
+    if len(text) <= CHARACTERS_PER_TOKEN * window:
+        made = maker.make(text, whole=True)
         if len(made.ids) <= window:
             return made
+    first, room = rng.choice(spans.line_starts(text)), window
+    while room > 0:
+        piece = _crop(tokenizer, text[first : first + CHARACTERS_PER_TOKEN * window], room)
+        made = maker.make(piece, whole=first + len(piece) == len(text))
+        if len(made.ids) <= window:
+            return replace(made, left_out=len(text) - len(piece))
+        room -= len(made.ids) - window
+    raise AssertionError(f"{holes} holes do not fit a window of {window} tokens")
+
+
+def _draw_kind(tokenizer: Tokenizer, objective: Objective, rng: random.Random, window: int) -> tuple[str, int]:
+    """The kind, and how many holes it may have."""
+    if rng.random() >= objective.infill_rate:
+        return CAUSAL, 0
+    (kind,) = rng.choices(list(objective.mixture), list(objective.mixture.values()))
+    most = min(len(tokenizer.masks), max(1, window // TOKENS_PER_HOLE))
+    if kind == "dense":
+        return kind, most
     holes = 1
-    while holes < objective.max_holes and rng.random() < objective.more_holes:
+    if kind in ("anchored", "suffix_first"):
+        return kind, holes
+    while holes < min(objective.max_holes, most) and rng.random() < objective.more_holes:
         holes += 1
-    spans = draw_spans(piece, holes, objective, rng)
-    # Encoding in pieces may need a few more ids than `_crop` counted: drop holes, then plain text, until it fits.
-    while True:
-        made = _corrupted(tokenizer, piece, spans, objective, whole)
-        if len(made.ids) <= window:
-            return made
-        if len(spans) == 1:
-            ids = tokenizer.encode(piece)[: window - 1] + [tokenizer.eot] * whole
-            return Example(ids, [True] * len(ids))
-        spans = spans[:-1]
+    return kind, holes
 
 
-def _corrupted(tokenizer: Tokenizer, text: str, spans: Sequence[Span], objective: Objective, whole: bool) -> Example:
-    borders = [0, *(border for span in spans for border in span), len(text)]
-    pieces = [tokenizer.encode(text[a:b]) for a, b in pairwise(borders)]
-    context = infill.context(tokenizer, pieces[0::2], whole=whole)
-    answer = infill.answer(tokenizer, pieces[1::2])
-    # The first mask of the answer is always given, never guessed.
-    learned = [objective.context_loss] * len(context) + [False] + [True] * (len(answer) - 1)
-    return Example(context + answer, learned)
+@dataclass(frozen=True)
+class _Maker:
+    """Examples of one kind, of any piece of a text."""
+
+    tokenizer: Tokenizer
+    objective: Objective
+    rng: random.Random
+    asked: str
+    holes: int
+    language: str
+
+    def make(self, text: str, *, whole: bool) -> Example:
+        """The example of all of `text`, however long; `whole`: the document ends where the text does."""
+        if self.asked == CAUSAL or not text.strip():
+            ids = self.tokenizer.encode(text) + [self.tokenizer.eot] * whole
+            return Example(ids, [True] * len(ids), CAUSAL, self.asked)
+        kind, cut, given = self._draw(text)
+        ids, learned = self._lay_out(text, cut, given, whole)
+        return Example(ids, learned, kind, self.asked)
+
+    def _draw(self, text: str) -> tuple[str, list[Span], int]:
+        """What is done, the spans, and how many characters of the first are given rather than asked."""
+        rng, holes, share = self.rng, self.holes, self.objective.mask_ratio
+        match self.asked:
+            case "character":
+                return self.asked, spans.characters(text, holes, share, rng), 0
+            case "token":
+                return self.asked, spans.tokens(spans.token_borders(self.tokenizer, text), holes, share, rng), 0
+            case "cursor":
+                return self.asked, spans.cursors(text, holes, share, rng), 0
+            case "dense":
+                return self.asked, spans.dense(text, holes, rng), 0
+            case "anchored" | "suffix_first":
+                (start, end), cursor = spans.draw_cursor(text, rng)
+                start = start if self.asked == "anchored" else 0
+                return self.asked, [(start, end)], cursor - start
+            case "syntax" if self.language in syntax.GRAMMARS:
+                found = syntax.nodes(text, self.language, holes, share, rng)
+                if found:
+                    return self.asked, found, 0
+        return "line", spans.lines(text, holes, share, rng), 0
+
+    def _lay_out(self, text: str, cut: Sequence[Span], given: int, whole: bool) -> tuple[list[int], list[bool]]:
+        encode = self.tokenizer.encode
+        borders = [0, *(border for span in cut for border in span), len(text)]
+        pieces = [encode(text[a:b]) for a, b in pairwise(borders)]
+        context = infill.context(self.tokenizer, pieces[0::2], whole=whole)
+        answer = infill.answer(self.tokenizer, pieces[1::2])
+        learned = [False] + [True] * len(answer[1:])  # of the answer; its first mask is always given, never guessed
+        if not self.objective.prefix_loss:
+            start, at = cut[0][0], 1
+            known = len(text[start : start + given].encode())
+            while known > 0:  # a token that reaches beyond the cursor is learned: healing asks for it
+                known -= len(self.tokenizer.token_bytes(answer[at]))
+                learned[at] = known < 0
+                at += 1
+        return context + answer, [self.objective.context_loss] * len(context) + learned
 
 
-def draw_cursor(text: str, rng: random.Random) -> tuple[Span, int]:
-    """A span that an anchored prompt would open, and where in it the cursor stands: what is missing begins there."""
-    starts = [*_line_starts(text), len(text)]
-    line = rng.randrange(len(starts) - 1)
-    first = starts[max(0, line - rng.randint(0, TAIL_LINES))]
-    content = text[starts[line] : starts[line + 1]].rstrip("\n")
-    blank = len(content) - len(content.lstrip())
-    if rng.random() < INSIDE_LINE and blank < len(content):
-        return (first, starts[line] + len(content)), starts[line] + rng.randrange(blank, len(content))
-    count = _log_uniform(rng, 1, min(MISSING_LINES, len(starts) - 1 - line))
-    return (first, starts[line + count]), starts[line]
-
-
-def _anchored(tokenizer: Tokenizer, text: str, objective: Objective, whole: bool, rng: random.Random) -> Example:
-    span, cursor = draw_cursor(text, rng)
-    made = _corrupted(tokenizer, text, [span], objective, whole)
-    known = len(text[span[0] : cursor].encode())
-    at = len(made.ids) - 1 - made.ids[::-1].index(tokenizer.masks[0]) + 1
-    while known > 0:  # a token that reaches beyond the cursor is learned: healing asks for it
-        known -= len(tokenizer.token_bytes(made.ids[at]))
-        made.learned[at] = known < 0
-        at += 1
-    return made
-
-
-def _crop(tokenizer: Tokenizer, text: str, rng: random.Random, window: int) -> tuple[str, bool]:
-    """A run of whole lines of `text` that leaves room for the control tokens, and whether it is the whole text."""
-    budget = window - infill.overhead(4) - 8
-    if len(text.encode()) <= budget or len(tokenizer.encode(text)) <= budget:  # no token is less than a byte
-        return text, True
-    lines = text.splitlines(keepends=True)
-    first = rng.randrange(len(lines))
-    ids = infill.trim_right(tokenizer, "".join(lines[first : first + budget]), budget)
-    # Inside a line that is too long the last id may end in the middle of a character: that character is left out.
-    return tokenizer.decode_bytes(ids).decode(errors="ignore"), False
+def _crop(tokenizer: Tokenizer, text: str, budget: int) -> str:
+    """The beginning of `text`, up to a line start, in `budget` ids; of a line that is too long, whole characters."""
+    ids = infill.trim_right(tokenizer, text, budget)
+    return tokenizer.decode_bytes(ids).decode(errors="ignore")
