@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
-import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,10 +20,9 @@ from codegen25.complete import Completion, Model, load
 from codegen25.engine.torch import TorchBackend
 from codegen25.errors import CodegenError, UsageError
 from codegen25.evaluate import gate, likelihood
-from codegen25.evaluate import judge as judging
 from codegen25.evaluate.__main__ import main
 from codegen25.evaluate.gate import Sample
-from codegen25.evaluate.judge import Limits, judge, program
+from codegen25.evaluate.judge import Limits
 from codegen25.evaluate.singleline import Task, derive, fingerprint, single_line_tasks
 from codegen25.tokenizer import family
 
@@ -64,80 +61,6 @@ def test_subsets_of_a_seed_are_nested() -> None:
     assert small != gate.subset(tasks, 20, 1)
     with pytest.raises(UsageError, match="--tasks is 2000"):
         gate.subset(tasks, 2000, 0)
-
-
-# --------------------------------------------------------------------------------------------------------------- judge
-
-
-@pytest.mark.parametrize(
-    ("body", "verdict"),
-    [
-        ("return a + b", "passed"),
-        ("return a - b", "failed"),
-        ("return a +", "failed"),
-        ("raise ValueError", "failed"),
-        ("while True: pass", "timeout"),
-        ("import time; time.sleep(1000)", "timeout"),
-        ("exit()", "failed"),
-        ("import os; os._exit(0)", "failed"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "failed"),
-        ("bytearray(4 << 30); return a + b", "failed"),
-        ("open('x', 'w').write('x' * (2 << 20)); return a + b", "failed"),
-        ("open('x', 'w').write('x'); return a + b", "passed"),
-        ("print('x' * 1_000_000); return a + b", "passed"),
-        ("input(); return a + b", "failed"),
-        ("import os; assert 'HOME' not in os.environ; return a + b", "passed"),
-        ("return a + '\udc80'", "failed"),
-        ("return a + b\0", "failed"),
-    ],
-)
-def test_verdicts(body: str, verdict: str) -> None:
-    assert judge([program(TASK, f"    {body}\n")], limits=SHORT) == [verdict]
-
-
-def test_verdicts_come_in_order_and_equal_programs_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[str] = []
-    run = judging._run
-
-    def counted(source: str, limits: Limits) -> judging.Verdict:
-        runs.append(source)
-        return run(source, limits)
-
-    monkeypatch.setattr(judging, "_run", counted)
-    right, wrong = program(TASK, "    return a + b\n"), program(TASK, "    return 0\n")
-    assert judge([wrong, right, wrong], limits=SHORT, workers=2) == ["failed", "passed", "failed"]
-    assert sorted(runs) == sorted([right, wrong])
-
-
-def test_canonical_solutions_pass() -> None:
-    tasks = single_line_tasks()[::150]
-    assert set(judge([program(task, task.canonical_solution) for task in tasks])) == {"passed"}
-
-
-def test_what_a_program_starts_dies_with_it(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    body = f"import subprocess; open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '1000']).pid))\n"
-    source = program(TASK, f"    {body}    return a + b\n")
-    assert judge([source], limits=replace(SHORT, processes=1 << 20)) == ["passed"]
-    for _ in range(1000):  # the signal is sent, but may be under way
-        if not _is_running(pid.read_text()):
-            return
-        time.sleep(0.01)
-    pytest.fail("the process that the program started runs on")
-
-
-def _is_running(pid: str) -> bool:
-    """A dead process stays as a zombie where nobody reaps orphans."""
-    try:
-        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_a_judge_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(CodegenError, match="could not be started"):
-        judge(["pass"], limits=SHORT)
 
 
 # ------------------------------------------------------------------------------------------------------------- samples
@@ -229,7 +152,7 @@ def test_scores_by_hand() -> None:
     assert out["anchored"]["ended_by_eom"] == 0.5
     assert (out["anchored"]["eom"]["pass@1"], out["anchored"]["eom"]["exact"]) == (0.5, 0)
     assert (out["anchored"]["line"]["pass@1"], out["anchored"]["line"]["exact"]) == (1, 0.5)
-    assert out["anchored"]["eom"]["verdicts"] == {"T/0/L1": "failed", "T/1/L1": "passed"}
+    assert out["anchored"]["eom"]["verdicts"] == {"T/0/L1": "error", "T/1/L1": "passed"}
 
 
 # ---------------------------------------------------------------------------------------------------------- likelihood

@@ -200,7 +200,7 @@ def scores(
     verdicts: dict[tuple[str, str], list[Verdict]] = {}
     if run_code:
         programs = [program(task, text) for key in texts for task, text in zip(tasks, texts[key], strict=True)]
-        all_verdicts = judge(programs, limits=limits)
+        all_verdicts = list(judge(programs, limits=limits, route="unsafe"))
         n = len(tasks)
         verdicts = {key: all_verdicts[i * n : (i + 1) * n] for i, key in enumerate(texts)}
     out: dict[str, Any] = {}
@@ -219,8 +219,8 @@ def _column(tasks: Sequence[Task], texts: Sequence[str], verdicts: Sequence[Verd
     ]
     column: dict[str, Any] = {"exact": sum(is_exact) / len(tasks), "pass@1": None, "verdicts": None}
     if verdicts is not None:
-        column["pass@1"] = verdicts.count("passed") / len(tasks)
-        column["verdicts"] = {task.task_id: verdict for task, verdict in zip(tasks, verdicts, strict=True)}
+        column["pass@1"] = sum(verdict.status == "passed" for verdict in verdicts) / len(tasks)
+        column["verdicts"] = {task.task_id: verdict.status for task, verdict in zip(tasks, verdicts, strict=True)}
     return column
 
 

@@ -1,9 +1,8 @@
-"""Functional verdicts: run a completed task against its tests, each program in a process of its own.
+"""Functional verdicts: whether a completed task does what its tests ask.
 
-NOT A SANDBOX. The program is written by a model and runs with this user's rights: it can read files, use the network
-and write wherever the user can. What is bounded is what goes wrong by accident: time, CPU, memory, size of files and
-number of processes (not for root), a fresh folder to run in, an empty environment, and the process group is killed
-at the end. A program that leaves its process group outlives it. Callers must have been told to run generated code.
+The completed function comes from a model and is not trusted; the test comes from the benchmark and is. `Program` keeps
+the two apart. How they are run, and by which route, is told in docs/sandbox.md. `unsafe` runs programs with this
+user's rights and WITHOUT A SANDBOX; only a person chooses it.
 """
 
 from __future__ import annotations
@@ -16,16 +15,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from codegen25.errors import CodegenError
-from codegen25.evaluate.singleline import Task
 
-Verdict = Literal["passed", "failed", "timeout"]
+Status = Literal["passed", "wrong", "error", "timeout", "memory", "killed"]
+Route = Literal["auto", "bubblewrap", "namespaces", "unsafe"]
 
 # Sets the limits from within (a function between fork and exec is not safe beside threads), says so on the verdict
 # pipe, then runs the program as the main module. argv: pipe, program, CPU seconds, bytes of memory, bytes of a file,
@@ -46,6 +46,19 @@ runpy.run_path(program, run_name="__main__")
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """`detail` is for a person: the last lines of the traceback, bounded, control characters escaped; "" when passed.
+
+    `wrong`: an assertion of the test failed. `error`: any other exception, a syntax error, or an exit. `memory`: more
+    than its share. `timeout`: wall clock or CPU time. `killed`: by a signal. `seconds`: of wall clock.
+    """
+
+    status: Status
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Limits:
     """Bounds of one program. `seconds` of wall clock, and of CPU rounded up; memory is address space, in bytes."""
 
@@ -58,24 +71,65 @@ class Limits:
 LIMITS = Limits()
 
 
-def program(task: Task, completion: str) -> str:
-    """The source that is judged: the completed function, its tests, and the call that runs them."""
-    return f"{task.prompt}{completion}{task.suffix}\n{task.test}\ncheck({task.entry_point})\n"
+class Completable(Protocol):
+    """What a task has for a judge."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def suffix(self) -> str: ...
+    @property
+    def test(self) -> str: ...
+    @property
+    def entry_point(self) -> str: ...
 
 
-def judge(programs: Sequence[str], *, limits: Limits = LIMITS, workers: int | None = None) -> list[Verdict]:
-    """One verdict per program, in order; equal programs run once. RUNS THE PROGRAMS: see the module.
+@dataclass(frozen=True)
+class Program:
+    """A solution, not trusted, and its test, trusted.
 
-    `passed`: it ran to its end, so a program that leaves early (`exit()`) has failed. `timeout`: it used up its wall
-    clock or CPU time. Raises CodegenError when no program can be started.
+    The test is source that defines `check(candidate)`, which is called with the function named `entry_point`, or
+    source that calls that function by its name. `context` is trusted source that the test may use: what stands before
+    the function in the task's prompt.
     """
-    distinct = list(dict.fromkeys(programs))
+
+    solution: str
+    test: str
+    entry_point: str
+    context: str = ""
+
+
+def program(task: Completable, completion: str) -> Program:
+    """What is judged of a completion. The context is the prompt up to the function, where it stands there."""
+    before, found, _ = task.prompt.partition(f"def {task.entry_point}(")
+    return Program(task.prompt + completion + task.suffix, task.test, task.entry_point, before if found else "")
+
+
+def available_route(route: Route = "auto") -> Route:
+    """The route that `judge` takes. Raises CodegenError, with the remedy, when none can be taken: never `unsafe`
+    unless it was asked for."""
+    if route == "unsafe":
+        return route
+    raise CodegenError("no sandbox is available here; --unsafe runs programs without one")
+
+
+def judge(
+    programs: Iterable[Program], *, limits: Limits = LIMITS, workers: int | None = None, route: Route = "auto"
+) -> Iterator[Verdict]:
+    """One verdict per program, in order, as they come; `programs` is read a little ahead.
+
+    Raises CodegenError when no program can be started.
+    """
+    available_route(route)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        verdicts = dict(zip(distinct, pool.map(lambda source: _run(source, limits), distinct), strict=True))
-    return [verdicts[source] for source in programs]
+        yield from pool.map(lambda program: _run(program, limits), programs)
 
 
-def _run(source: str, limits: Limits) -> Verdict:
+def _run(program: Program, limits: Limits) -> Verdict:
+    begin = time.monotonic()
+    source = f"{program.solution}\n{program.test}\n"
+    if "def check(" in program.test:
+        source += f"check({program.entry_point})\n"
     secret = secrets.token_hex(16)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
@@ -94,13 +148,14 @@ def _run(source: str, limits: Limits) -> Verdict:
         os.close(reader)
         os.close(writer)
     if returncode is None or returncode == -signal.SIGXCPU:
-        return "timeout"
+        return Verdict("timeout", "", time.monotonic() - begin)
     if not said.startswith("ready\n"):
         raise CodegenError(
             f"a program to judge could not be started (exit {returncode}); "
             f"see that {sys.executable} runs and that memory is free"
         )
-    return "passed" if returncode == 0 and said.endswith(secret) else "failed"
+    passed = returncode == 0 and said.endswith(secret)
+    return Verdict("passed" if passed else "error", "", time.monotonic() - begin)
 
 
 def _start(path: Path, pipe: int, limits: Limits) -> subprocess.Popen[bytes]:
