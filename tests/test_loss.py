@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from codegen25.train.batches import to_batch
+from codegen25.model.llama import Llama
+from codegen25.train.batches import Batch, to_batch
 from codegen25.train.loss import cross_entropy_sum
 from codegen25.train.objective import Example
-from codegen25.train.trainer import batch_loss
+from codegen25.train.trainer import Learner
+
+
+def batch_loss(model: Llama, batch: Batch) -> Tensor:
+    loss: Tensor = Learner(model)(batch)
+    return loss / max(1, batch.learned)
 
 
 def problem(N: int, V: int, seed: int, scale: float = 1.0, D: int = 12) -> tuple[Tensor, Tensor, Tensor]:

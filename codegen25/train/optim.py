@@ -1,12 +1,19 @@
-"""The optimizer's side of a step: fp32 master weights beside bf16 ones, AdamW, and the learning rate's schedule."""
+"""The optimizer's side of a step: fp32 masters beside the model's weights, AdamW or Muon, and the rate's schedule."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW, Muon, Optimizer
+
+Kind = Literal["adamw", "muon"]
+EMBEDDING = "embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -25,57 +32,96 @@ class Schedule:
         return self.rate * max(0.0, min(up, down))
 
 
-class MasterAdamW:
-    """AdamW (Loshchilov and Hutter, 2019) on fp32 copies of the weights; the model keeps them rounded to its dtype.
+class MasterOptimizer:
+    """AdamW (Loshchilov and Hutter, 2019), or Muon for the matrices inside the blocks and AdamW for the rest, on fp32
+    copies of the weights that are trained; the model keeps them rounded to its dtype.
+
+    Muon (Jordan et al., 2024) steps as far as AdamW at the same rate: its updates are scaled by 0.2 · sqrt(longer side)
+    (Liu et al., 2025), so that one schedule and one weight decay serve both.
 
     Matrices decay, norms do not. Rows of the embedding from `new_rows` on are new to the model and move
     `new_rows_factor` times as far as the others; Adam does not feel the scale of a gradient, so the step is scaled.
+
+    Weights may be sharded (DTensor): so are the masters and their moments, then.
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
+        kind: Kind = "adamw",
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 0.01,
         new_rows: int | None = None,
         new_rows_factor: float = 1.0,
     ) -> None:
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
         self.new_rows, self.new_rows_factor = new_rows, new_rows_factor
+        by_muon = [name for name, m in self.masters.items() if kind == "muon" and _is_hidden_matrix(name, m)]
+        rest = [m for name, m in self.masters.items() if name not in by_muon]
         groups = [
-            {"params": [m for m in self.masters.values() if m.dim() == dim], "weight_decay": decay}
-            for dim, decay in ((2, weight_decay), (1, 0.0))
+            {"params": [m for m in rest if (m.dim() > 1) == is_matrix], "weight_decay": decay}
+            for is_matrix, decay in ((True, weight_decay), (False, 0.0))
         ]
-        self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
-        for master in self.masters.values():  # AdamW makes them at its first step; a state saved before needs them too
+        self._optimizers: list[Optimizer] = [AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)]
+        if by_muon:
+            matrices = [self.masters[name] for name in by_muon]
+            muon = Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            self._optimizers.append(muon)
+        # Optimizers make their state at the first step; a checkpoint of before, or that is loaded, needs it too.
+        for master in rest:
             moments = {key: torch.zeros_like(master) for key in ("exp_avg", "exp_avg_sq")}
-            self.adamw.state[master] = {"step": torch.zeros(()), **moments}
+            self._optimizers[0].state[master] = {"step": torch.zeros(()), **moments}
+        for name in by_muon:
+            master = self.masters[name]
+            self._optimizers[1].state[master] = {"momentum_buffer": torch.zeros_like(master)}
 
-    def step(self, rate: float, clip: float) -> float:
-        """One update from the gradients that the model holds, which are cleared. Returns their norm before clipping.
-
-        Raises `FloatingPointError`, and changes no weight, when that norm is infinite or no number.
-        """
+    def accumulate(self) -> None:
+        """Add the gradients that the model holds to the masters' in fp32, and clear them."""
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None, f"{name} took no part in the loss"
-            self.masters[name].grad = parameter.grad.float()
+            master, gradient = self.masters[name], parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
-        norm = float(nn.utils.clip_grad_norm_(self.masters.values(), clip))
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"the norm of the gradient is {norm}")
-        for group in self.adamw.param_groups:
+
+    def norm(self) -> float:
+        """The norm of everything that was accumulated, of all ranks' shards."""
+        total = nn.utils.get_total_norm([m.grad for m in self.masters.values() if m.grad is not None])
+        return float(total.full_tensor() if isinstance(total, DTensor) else total)
+
+    def step(self, rate: float, clip: float, norm: float) -> None:
+        """One update from what was accumulated, whose norm is `norm`, scaled down to `clip` where that is above."""
+        if norm > clip:
+            for master in self.masters.values():
+                if master.grad is not None:
+                    master.grad.mul_(clip / (norm + 1e-6))
+        for group in chain.from_iterable(optimizer.param_groups for optimizer in self._optimizers):
             group["lr"] = rate
-        embedding = self.masters["embed_tokens.weight"]
-        before = embedding[self.new_rows :].clone() if self.new_rows is not None else None
-        self.adamw.step()
-        if before is not None:
-            rows = embedding[self.new_rows :]
+        rows = self._new_rows()
+        before = None if rows is None else rows.clone()
+        for optimizer in self._optimizers:
+            optimizer.step()
+        if rows is not None and before is not None:
             rows.copy_(before + (rows - before) * self.new_rows_factor)
-        self.adamw.zero_grad()
+        self.discard()
         self.round_into_model()
-        return norm
+
+    def discard(self) -> None:
+        """Forget what was accumulated."""
+        for master in self.masters.values():
+            master.grad = None
+
+    def _new_rows(self) -> Tensor | None:
+        """Of the master of the embedding, a view of the new rows that lie here."""
+        embedding = self.masters.get(EMBEDDING)
+        if self.new_rows is None or embedding is None:
+            return None
+        if not isinstance(embedding, DTensor):
+            return embedding[self.new_rows :]
+        per_rank = -(-embedding.shape[0] // embedding.device_mesh.size())
+        first = embedding.device_mesh.get_local_rank() * per_rank
+        return embedding.to_local()[max(0, self.new_rows - first) :]
 
     @torch.no_grad()
     def round_into_model(self) -> None:
@@ -83,15 +129,26 @@ class MasterAdamW:
             parameter.copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, by flat names: masters and both moments, fp32."""
-        state = {f"master.{name}": master for name, master in self.masters.items()}
-        for name, master in self.masters.items():
-            for key, value in self.adamw.state[master].items():
-                state[f"{key}.{name}"] = value
-        return state
+        """Everything that the next step depends on, by flat names: masters and moments, fp32; changed in place by
+        whoever writes into them."""
+        return dict(self._state())
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
         for name, master in self.masters.items():
-            master.copy_(state[f"master.{name}"])
-            self.adamw.state[master] = {key: state[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            yield f"master.{name}", master
+            for optimizer in self._optimizers:
+                for key, value in optimizer.state.get(master, {}).items():
+                    yield f"{key}.{name}", value
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`, whose names and shapes it must have."""
+        with torch.no_grad():
+            for name, tensor in self._state():
+                if tensor is not state[name]:
+                    tensor.copy_(state[name])
         self.round_into_model()
+
+
+def _is_hidden_matrix(name: str, master: Tensor) -> bool:
+    """Muon is for matrices between hidden states; embedding and head are tables of vectors."""
+    return master.dim() == 2 and name != EMBEDDING and not name.startswith("lm_head.")

@@ -1,39 +1,45 @@
 """The loop: batch, loss, step, log, checkpoint. What a step does depends on the checkpoint and the step's number alone.
 
-A run folder holds `run.json` (its settings), `log.jsonl` (a line a step), `checkpoint/` (the newest state, exact),
-and `model/`, the Hugging Face folder that is written at the end, or whenever asked for.
+A run folder holds `run.json` (its settings), `log.jsonl` (a line a step) and `checkpoint/` (the newest state, exact).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset
 
-from codegen25.data.document import write_text
 from codegen25.errors import CodegenError
 from codegen25.model.llama import Llama, Packed
-from codegen25.train.batches import Batch, Batches
+from codegen25.train.batches import Batch, Batches, empty_batch
+from codegen25.train.checkpoints import Checkpoints
+from codegen25.train.guard import Guard
+from codegen25.train.live import live_line
 from codegen25.train.loss import cross_entropy_sum
-from codegen25.train.optim import MasterAdamW, Schedule
+from codegen25.train.optim import Kind, MasterOptimizer, Schedule
+from codegen25.train.parallel import World, shard
+from codegen25.train.probe import training_flops
+from codegen25.train.record import RUN, Log, check_settings, drop_log_behind, environment, git_state, now, write_record
+
+Show = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to run; what is learned stands in `Batches`, the shape in the model."""
+    """How to run; what is learned stands in `Batches`, the shape in the model. All of it decides about the result."""
 
     steps: int
     rate: float = 2e-4
@@ -41,224 +47,289 @@ class TrainConfig:
     decay: int = 100
     clip: float = 1.0
     weight_decay: float = 0.01
+    optimizer: Kind = "adamw"
     new_rows: int | None = None
     new_rows_factor: float = 1.0
     checkpoint_every: int = 50
+    evaluate_every: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rate", "checkpoint_every"):
-            if not getattr(self, name) > 0:
+        for name in ("steps", "rate", "checkpoint_every", "clip"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise CodegenError(f"training: {name} is {getattr(self, name)}, it must be positive")
+        for name in ("warmup", "decay", "weight_decay", "evaluate_every"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise CodegenError(f"training: {name} is {getattr(self, name)}, it must not be negative")
 
 
-# What may differ when a run goes on: its length, how its rate ends, and a lower rate after a loss that is no number.
-MAY_CHANGE = ("train.steps", "train.decay", "train.rate", "train.checkpoint_every", "torch", "threads")
+@dataclass(frozen=True)
+class Means:
+    """With what a run computes: no more than rounding depends on it."""
+
+    recompute: bool = False
+    """States inside a block are computed again for the backward pass instead of being kept: a third more work."""
+    compile: bool = False
+    """Blocks are compiled (needs a C++ compiler on a CPU)."""
+    workers: int = 0
+    """Processes that make batches ahead."""
+    peak: float | None = None
+    """FLOP/s that the device reaches in matrix products; with it, steps tell how much of it they use."""
 
 
-def batch_loss(model: Llama, batch: Batch) -> torch.Tensor:
-    """Mean negative log-likelihood in nats over the batch's targets, fp32. Only states that predict reach the head."""
-    x_BTD = model.hidden(batch.tokens, batch.positions, Packed(batch.document))
-    wanted = batch.targets >= 0
-    targets = batch.targets[wanted]
-    return cross_entropy_sum(x_BTD[wanted], model.lm_head.weight, targets) / max(1, len(targets))
+class Learner(nn.Module):
+    """The model with its loss, as one module: what FSDP gathers weights for."""
+
+    def __init__(self, model: Llama) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The sum of -log p over the batch's targets, fp32, in nats. Only states that predict reach the head."""
+        x_BTD = self.model.hidden(batch.tokens, batch.positions, Packed(batch.document))
+        wanted = batch.targets >= 0
+        return cross_entropy_sum(x_BTD[wanted], self.model.lm_head.weight, batch.targets[wanted])
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a caller adds to a run.
+
+    `settings` decide what is learned and must be the same when the run goes on; `start` is only written down.
+    `evaluate` measures the live model, `measured` by name; it is called on every rank. `events`: a folder for
+    TensorBoard.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
+    evaluate: Callable[[], Mapping[str, Any]] | None = None
+    events: Path | None = None
 
 
 class Trainer:
-    """One run. `Trainer(...).run()` starts it or goes on where its newest checkpoint stands."""
+    """One run. `Trainer(...).run()` starts it or goes on where its newest checkpoint stands.
 
-    def __init__(self, model: Llama, batches: Batches, config: TrainConfig, out: Path) -> None:
+    What is trained are the parameters that ask for gradients. In a world of several ranks the weights are sharded, and
+    `model` must be the same on all of them.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        batches: Batches,
+        config: TrainConfig,
+        out: Path,
+        *,
+        world: World | None = None,
+        means: Means | None = None,
+        extras: Extras | None = None,
+    ) -> None:
         self.model, self.batches, self.config, self.out = model, batches, config, out
+        self.world, self.means, self.extras = world or World(), means or Means(), extras or Extras()
         self.step, self.tokens = 0, 0
-        self.optimizer = MasterAdamW(
-            model,
-            weight_decay=config.weight_decay,
-            new_rows=config.new_rows,
+        self.dtype = model.embed_tokens.weight.dtype
+        self._learner = self._prepared()
+        self.optimizer = MasterOptimizer(
+            model, kind=config.optimizer, weight_decay=config.weight_decay, new_rows=config.new_rows,
             new_rows_factor=config.new_rows_factor,
-        )
+        )  # fmt: skip
         self.schedule = Schedule(config.rate, config.warmup, config.steps, config.decay)
+        self.guard = Guard(model.config.vocab_size)
         self._stop = False
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CodegenError(f"{out}: cannot be made ({error.strerror}); name another --out") from error
-        settings = self._settings()
-        self._finish_renames()
-        if (out / "checkpoint").exists():
-            check_settings(out / "run.json", settings)
-            self._resume()
-        self._drop_log_behind()
-        write_text(out / "run.json", [json.dumps(settings, indent=2) + "\n"])
+        self._open()
 
-    def run(self, show: Callable[[str], None] | None = None) -> None:
-        """Train up to `config.steps`. SIGTERM and Ctrl-C end the run behind the current step, with a checkpoint."""
+    def _prepared(self) -> Learner:
+        learner = Learner(self.model.train())
+        for block in self.model.layers:
+            if self.means.recompute:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            if self.means.compile:
+                block.compile(dynamic=True)
+        if self.world.size > 1:
+            shard(learner, self.model, self.world)
+        return learner
+
+    def _open(self) -> None:
+        """Take up what is in the run's folder, or make it."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CodegenError(f"{self.out}: cannot be made ({error.strerror}); name another --out") from error
+        settings, resumed = self._settings(), False
+        self.checkpoints = Checkpoints(self.out, self.world)
+        if self.checkpoints.exists:
+            check_settings(self.out / RUN, settings)
+            self._resume()
+            resumed = True
+        if self.world.rank == 0:
+            drop_log_behind(self.out, self.step)
+            start = {"time": now(), "step": self.step, "world": self.world.size, "git": git_state()}
+            start |= {"environment": environment(), "means": asdict(self.means), **self.extras.start}
+            write_record(self.out, settings, start, resumed=resumed)
+        self.world.barrier()
+
+    def _settings(self) -> dict[str, Any]:
+        b = self.batches
+        data = {
+            "seed": b.seed, "documents_per_step": b.documents_per_step, "window": b.window,
+            "pass_tokens": b.pass_tokens, "documents": len(b.examples), "sha256": b.examples.fingerprint(),
+        }  # fmt: skip
+        made = {
+            "train": asdict(self.config), "data": data, "model": asdict(self.model.config),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "parameters": sum(p.numel() for p in self.optimizer.masters.values()), **self.extras.settings,
+        }  # fmt: skip
+        plain: dict[str, Any] = json.loads(json.dumps(made))  # as it will be read: no tuples
+        return plain
+
+    def _resume(self) -> None:
+        state = self.optimizer.state()
+        progress = self.checkpoints.load(state)
+        try:
+            self.step, self.tokens = int(progress["step"]), int(progress["tokens"])
+            self.guard.load_state(progress["guard"])
+        except (KeyError, TypeError, AssertionError) as error:
+            raise CodegenError(
+                f"{self.checkpoints.current}: cannot be read (its progress lacks {error}); remove it to start again"
+            ) from error
+        self.optimizer.load_state(state)
+
+    def run(self, show: Show | None = None) -> None:
+        """Train up to `config.steps`. SIGTERM and Ctrl-C end the run behind the current step, with a checkpoint.
+
+        Raises `CodegenError` when the loss leaves what can be learned from, or the disk refuses; the newest checkpoint
+        is whole then.
+        """
         previous = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
-            with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
-                while self.step < self.config.steps and not self._stop:
-                    line = self._one_step()
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                    if show:
-                        show(_live_line(line, self.config.steps))
-                    if self.step % self.config.checkpoint_every == 0:
-                        self.checkpoint()
+            if self.world.rank == 0:
+                with Log(self.out, self.extras.events) as log:
+                    self._loop(log.write, show)
+            else:
+                self._loop(lambda line: None, None)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        self.checkpoint()
 
-    def _one_step(self) -> dict[str, float]:
-        began = time.perf_counter()
-        batch = self.batches.batch(self.step)
-        loss = batch_loss(self.model, batch)
-        rate = self.schedule.at(self.step)
-        try:
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"the loss is {loss.item()}")
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = self.optimizer.step(rate, self.config.clip)
-        except FloatingPointError as error:
-            raise CodegenError(
-                f"{self.out}: step {self.step + 1}: {error}; run again with a lower --rate than {self.config.rate}, "
-                "the checkpoint is whole"
-            ) from error
-        self.step += 1
-        self.tokens += batch.counted
-        seconds = time.perf_counter() - began
-        return {
-            "step": self.step,
-            "loss": round(loss.item(), 4),
-            "norm": round(norm, 3),
-            "rate": rate,
-            "tokens": self.tokens,
-            "tokens_per_second": round(batch.counted / seconds, 1),
-        }
+    def _loop(self, write: Callable[[Mapping[str, Any]], None], show: Show | None) -> None:
+        first, began = self.step, time.perf_counter()
+        saved = self.step if self.checkpoints.exists else -1
+        if self.step == 0:
+            self._evaluate(write)
+        batches = self._batches_ahead()
+        while self.step < self.config.steps and not self._stop_asked():
+            line = self._one_step(next(batches))
+            write(line)
+            if show:
+                seconds = (time.perf_counter() - began) / (self.step - first)
+                show(live_line(line, self.config.steps, seconds))
+            if self.guard.has_given_up:
+                raise CodegenError(
+                    f"{self.out}: {self.guard.bad_in_a_row} steps in a row could not be learned from, up to step "
+                    f"{self.step}: {line['skipped']}; run again with a lower --rate than {self.config.rate:g}, it goes "
+                    f"on from the newest checkpoint"
+                )
+            if self.config.evaluate_every and self.step % self.config.evaluate_every == 0:
+                self._evaluate(write)
+            # A run that is failing keeps the checkpoint from before.
+            if self.step % self.config.checkpoint_every == 0 and not self.guard.bad_in_a_row:
+                self.checkpoint()
+                saved = self.step
+        if saved != self.step:
+            self.checkpoint()
+
+    def _stop_asked(self) -> bool:
+        """Whether any rank was asked to stop: all stop behind the same step."""
+        return bool(self.world.maxima([float(self._stop)])[0])
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
 
-    def checkpoint(self) -> None:
-        """Write the state aside and put it in the place of the old one; a crash leaves one of the two whole.
+    def _batches_ahead(self) -> Iterator[list[Batch]]:
+        steps = _Steps(self.batches, self.step, self.config.steps, self.world)
+        if not self.means.workers:
+            return (steps[i] for i in range(len(steps)))
+        return iter(DataLoader(steps, batch_size=None, num_workers=self.means.workers))
 
-        Raises `CodegenError`, the old checkpoint as it was, when the disk refuses.
-        """
-        fresh, current, old = self._folders()
-        shutil.rmtree(old, ignore_errors=True)
-        try:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            save_file(self.optimizer.state(), fresh / "state.safetensors")
-            (fresh / "progress.json").write_text(json.dumps({"step": self.step, "tokens": self.tokens}))
-        except (OSError, SafetensorError) as error:
-            raise CodegenError(
-                f"{fresh}: cannot be written ({error}); free some space and run again, it goes on from {current}"
-            ) from error
-        if current.exists():
-            current.rename(old)
-        fresh.rename(current)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def _folders(self) -> tuple[Path, Path, Path]:
-        """The checkpoint being written, the newest, and the one before it while the two change places."""
-        return self.out / "checkpoint.new", self.out / "checkpoint", self.out / "checkpoint.old"
-
-    def _finish_renames(self) -> None:
-        """Do what a process that ended inside `checkpoint` left undone.
-
-        The old checkpoint is put away only when the new one is whole, so without a current one the new one counts.
-        """
-        fresh, current, old = self._folders()
-        if old.exists() and not current.exists():
-            (fresh if fresh.exists() else old).rename(current)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(fresh, ignore_errors=True)
-
-    def _resume(self) -> None:
-        folder = self.out / "checkpoint"
-        try:
-            progress = json.loads((folder / "progress.json").read_text())
-            self.step, self.tokens = int(progress["step"]), int(progress["tokens"])
-            state = load_file(folder / "state.safetensors")
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise CodegenError(f"{folder}: cannot be read ({error}); remove it to start again") from error
-        expected = {name: tensor.shape for name, tensor in self.optimizer.state().items()}
-        if {name: tensor.shape for name, tensor in state.items()} != expected:
-            raise CodegenError(f"{folder}: belongs to a model of another shape; name another --out, or remove it")
-        self.optimizer.load_state(state)
-
-    def _drop_log_behind(self) -> None:
-        """Steps after the checkpoint will be taken again, so their lines go, also one that was only half written."""
-        log = self.out / "log.jsonl"
-        if log.exists():
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-            write_text(log, [line for n, line in enumerate(whole, 1) if _logged_step(log, n, line) <= self.step])
-
-    def _settings(self) -> dict[str, Any]:
-        b = self.batches
-        return {
-            "train": asdict(self.config),
-            "objective": asdict(b.objective),
-            "seed": b.seed,
-            "documents_per_step": b.documents_per_step,
-            "window": b.window,
-            "documents": len(b.texts),
-            "documents_sha256": b.fingerprint(),
-            "model": asdict(self.model.config),
-            "dtype": str(self.model.embed_tokens.weight.dtype).removeprefix("torch."),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{key}.")
+    def _one_step(self, passes: list[Batch]) -> dict[str, Any]:
+        began = time.perf_counter()
+        counts = [sum(p.learned for p in passes), sum(p.counted for p in passes), sum(_pairs(p) for p in passes),
+                  sum(p.cut for p in passes), sum(p.left_out for p in passes)]  # fmt: skip
+        targets, tokens, pairs, cut, left_out = map(int, self.world.sums(counts))
+        loss, norm = self._gradient(passes, targets)
+        rate = self.schedule.at(self.step)
+        skipped = self.guard.judge(loss, norm) if targets else "nothing in it is learned"
+        if skipped:
+            self.optimizer.discard()
         else:
-            yield above + key, value
+            self.optimizer.step(rate, self.config.clip, norm)
+        self.step += 1
+        self.tokens += tokens
+        speed = tokens / (time.perf_counter() - began)
+        line: dict[str, Any] = {
+            "step": self.step, "loss": round(loss, 4), "norm": round(norm, 3), "rate": rate, "tokens": self.tokens,
+            "targets": targets, "cut": cut, "left_out": left_out, "tokens_per_second": round(speed, 1),
+        }  # fmt: skip
+        if self.means.peak and tokens:
+            flops = training_flops(self.model.config, tokens, targets, pairs)
+            line["mfu"] = round(flops * speed / tokens / self.means.peak / self.world.size, 4)
+        if skipped:
+            line |= {"skipped": skipped, "loss": _plain(loss), "norm": _plain(norm)}
+        return line
+
+    def _gradient(self, passes: list[Batch], targets: int) -> tuple[float, float]:
+        """Leave the gradient of the mean over all ranks' `targets` with the optimizer; that mean in nats, its norm."""
+        total = 0.0
+        (most,) = self.world.maxima([float(max(1, len(passes)))])
+        for number in range(int(most)):  # all ranks make as many passes: weights are gathered together
+            batch = (passes[number] if number < len(passes) else empty_batch()).to(self.world.device)
+            loss = self._learner(batch)
+            total += float(loss.detach())
+            # FSDP takes the mean over ranks of what each has.
+            (loss * (self.world.size / max(1, targets))).backward()
+            self.optimizer.accumulate()
+        (total,) = self.world.sums([total])
+        return total / max(1, targets), self.optimizer.norm()
+
+    def _evaluate(self, write: Callable[[Mapping[str, Any]], None]) -> None:
+        if self.config.evaluate_every and self.extras.evaluate:
+            self.model.eval()
+            with torch.no_grad():
+                write({"step": self.step, "tokens": self.tokens, "evaluation": dict(self.extras.evaluate())})
+            self.model.train()
+
+    def checkpoint(self) -> None:
+        """Write the state down. Raises `CodegenError`, the old checkpoint as it was, when the disk refuses."""
+        progress = {"step": self.step, "tokens": self.tokens, "guard": self.guard.state()}
+        self.checkpoints.save(self.optimizer.state(), progress)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight of the model by name, whole, one at a time; of those that are trained the fp32 master.
+
+        Every rank must ask.
+        """
+        for name, parameter in self.model.named_parameters():
+            tensor = self.optimizer.masters.get(name, parameter.detach())
+            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Raise `CodegenError` naming what differs when the run recorded at `path` had other settings than these.
-
-    `MAY_CHANGE` is left out, and so is what one of the two does not know: older runs recorded less.
-    """
-    try:
-        recorded = dict(_flat(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, AttributeError) as error:
-        raise CodegenError(
-            f"{path}: cannot be read ({error}); without it a checkpoint cannot go on, name another --out"
-        ) from error
-    different = [
-        f"{key} was {recorded[key]!r}, is now {value!r}"
-        for key, value in _flat(settings)
-        if key not in MAY_CHANGE and recorded.get(key, value) != value
-    ]
-    if different:
-        raise CodegenError(
-            f"{path}: the run was started with other settings: {'; '.join(different)}; "
-            "set them back, or name another --out"
-        )
+def _plain(value: float) -> float | None:
+    """JSON has no infinities."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
-def _logged_step(log: Path, number: int, line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CodegenError(f"{log}:{number}: not a line of a training log; remove the line") from error
+def _pairs(batch: Batch) -> int:
+    """(token, token that it may see) in a batch."""
+    return int((batch.positions + 1)[batch.document > 0].sum())
 
 
-def _live_line(line: dict[str, float], steps: int) -> str:
-    left = (steps - line["step"]) / max(1, line["step"]) * line["tokens"] / max(1e-9, line["tokens_per_second"])
-    return (
-        f"step {line['step']}/{steps}  loss {line['loss']:.3f}  norm {line['norm']:.2f}  {line['tokens']:,} tokens  "
-        f"{line['tokens_per_second']:.0f} tok/s  {left / 60:.0f} min left"
-    )
+class _Steps(Dataset[list[Batch]]):
+    """A rank's passes of the steps from `first` on."""
 
+    def __init__(self, batches: Batches, first: int, end: int, world: World) -> None:
+        self._batches, self._first, self._end, self._world = batches, first, end, world
 
-def print_live(line: str) -> None:
-    """On a terminal one line that is written over; in a file a line each."""
-    with suppress(BrokenPipeError):
-        sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else line + "\n")
-        sys.stderr.flush()
+    def __len__(self) -> int:
+        return max(0, self._end - self._first)
+
+    def __getitem__(self, index: int) -> list[Batch]:
+        return self._batches.batch(self._first + index, self._world.rank, self._world.size)

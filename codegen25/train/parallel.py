@@ -1,0 +1,156 @@
+"""The processes of a run. Alone, or as torchrun starts them: their sums, the sharding of weights, and who is lost.
+
+Weights, masters and moments are sharded by FSDP2 (`fully_shard`, Zhao et al., 2023), a block at a time, and gradients
+are summed in fp32. A thread in every process tells the store that it is alive; when one falls silent the others end,
+and say which it was.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from codegen25.errors import CodegenError, say
+from codegen25.model.llama import Llama
+
+# Seconds between signs of life, and without one after which a process counts as lost. With what the others then take
+# to end, a run ends within a minute.
+BEAT, SILENCE, GRACE = 2.0, 16.0, 10.0
+# A collective call that takes longer fails. What one process does alone meanwhile must be shorter.
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`, and where its tensors live."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all ranks, in double precision."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def maxima(self, values: Sequence[float]) -> list[float]:
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def _reduced(self, values: Sequence[float], how: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, how)
+        found: list[float] = tensor.tolist()
+        return found
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that torchrun's environment tells of; this process alone where there is none.
+
+    Raises `CodegenError` naming the process that was lost, when one was.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World(device=device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    world = World(dist.get_rank(), dist.get_world_size(), device)
+    pulse = Pulse(world)
+    pulse.start()
+    try:
+        yield world
+    except CodegenError as error:
+        pulse.end(f"{error}")
+        raise
+    except RuntimeError as error:  # what a collective call raises when a process is gone
+        if (lost := pulse.lost(wait=SILENCE + 2 * BEAT)) is None:
+            raise
+        raise CodegenError(lost) from error
+    else:
+        world.barrier()
+        pulse.end("")
+        dist.destroy_process_group()
+
+
+class Pulse(threading.Thread):
+    """Tells the store that this process lives, and listens to the others."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self._world = world
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=SILENCE))
+        self._keys = [f"codegen25/pulse/{rank}" for rank in range(world.size)]
+        self._ended = threading.Event()
+        self._lost: str | None = None
+        self._heard = [(b"", time.monotonic())] * world.size
+        self._store.set(self._keys[world.rank], "0")
+
+    def run(self) -> None:
+        beat = 0
+        while not self._ended.wait(BEAT):
+            beat += 1
+            try:
+                self._store.set(self._keys[self._world.rank], str(beat))
+                self._listen(self._store.multi_get(self._keys))
+            except RuntimeError:
+                self._lost = self._lost or self._say("rank 0, or torchrun on its machine,", "is gone")
+            if self._lost and not self._ended.wait(GRACE):
+                # The main thread hangs in a call that nothing will answer.
+                say(f"error: {self._lost}")
+                os._exit(1)
+
+    def _listen(self, values: Sequence[bytes]) -> None:
+        now = time.monotonic()
+        for rank, value in enumerate(values):
+            if value != self._heard[rank][0]:
+                self._heard[rank] = value, now
+            if value.startswith(b"ended") and value != b"ended":
+                self._lost = self._say(f"rank {rank}", f"ended: {value.decode()[len('ended ') :]}")
+            elif value != b"ended" and now - self._heard[rank][1] > SILENCE:
+                self._lost = self._say(f"rank {rank}", f"has given no sign of life for {SILENCE:.0f} seconds")
+
+    def _say(self, who: str, what: str) -> str:
+        return f"{who} of {self._world.size} {what}; run the same command again, it goes on from its newest checkpoint"
+
+    def lost(self, wait: float) -> str | None:
+        """What was lost, waiting for it to be noticed."""
+        until = time.monotonic() + wait
+        while self._lost is None and time.monotonic() < until:
+            time.sleep(0.1)
+        self._ended.set()
+        return self._lost
+
+    def end(self, reason: str) -> None:
+        """Tell the others that this process ends; `reason` is empty when all is well."""
+        self._ended.set()
+        try:
+            self._store.set(self._keys[self._world.rank], f"ended {reason}".strip())
+        except RuntimeError:  # whoever held the store is gone, too
+            return
+
+
+def shard(learner: nn.Module, model: Llama, world: World) -> None:
+    """Shard the weights of `model`, and make calls of `learner`, which holds it, gather them a block at a time."""
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    mesh = dist.init_device_mesh(world.device.type, (world.size,))
+    for block in model.layers:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(learner, mesh=mesh, mp_policy=policy)
