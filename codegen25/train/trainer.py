@@ -35,6 +35,8 @@ from codegen25.train.probe import training_flops
 from codegen25.train.record import RUN, Log, check_settings, drop_log_behind, environment, git_state, now, write_record
 
 Show = Callable[[str], None]
+# Steps whose losses are told as one.
+RECENT = 20
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,12 @@ class Trainer:
         """Write the state down. Raises `CodegenError`, the old checkpoint as it was, when the disk refuses."""
         progress = {"step": self.step, "tokens": self.tokens, "guard": self.guard.state()}
         self.checkpoints.save(self.optimizer.state(), progress)
+
+    @property
+    def recent_loss(self) -> float | None:
+        """The mean loss, in nats, of the last steps that were taken."""
+        losses = self.guard.losses[-RECENT:]
+        return round(sum(losses) / len(losses), 4) if losses else None
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight of the model by name, whole, one at a time; of those that are trained the fp32 master.
