@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from codegen25.errors import CodegenError, say
+from codegen25.errors import CodegenError, UsageError, say
 
 if TYPE_CHECKING:
     from codegen25.complete import Completion
     from codegen25.tokenizer import Tokenizer
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 
 
 @contextmanager
@@ -24,6 +27,30 @@ def needs_extra(extra: str, what: str = "this") -> Iterator[None]:
         if (error.name or "").startswith("codegen25"):
             raise
         raise CodegenError(f"{what} needs {error.name}; pip install 'codegen25[{extra}]'") from error
+
+
+def count(text: str) -> int:
+    """A whole number such as 1400000, 20M or 1.4T. Raises `UsageError` for anything else."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGBT]?)", text.strip().upper())
+    number = round(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if not 0 < number < 10**18:
+        raise UsageError(f"--tokens {text}: no count; give a positive number such as 1400000, 20M or 1.4T")
+    return number
+
+
+def write(text: str) -> None:
+    """To stdout, at once. A full disk behind it is an error of its own; a closed pipe is left to `click`."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CodegenError(f"standard output: cannot be written ({error.strerror}); free some space") from error
+
+
+def write_json(value: dict[str, Any]) -> None:
+    write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write(text: str) -> None:

@@ -28,7 +28,7 @@ ROWS: list[set[str]] = [
     {"editing"},
     {"__init__"},
     {"train", "evaluate", "terminal"},
-    {"bench", "data_cli", "report_cli"},
+    {"bench", "data_cli", "report_cli", "train_cli"},
     {"cli"},
     {"__main__"},
 ]
