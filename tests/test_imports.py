@@ -22,13 +22,13 @@ PACKAGE = ROOT / "codegen25"
 # From the bottom up. A part may import parts of lower rows and itself; `SIDEWAYS` names the rest.
 ROWS: list[set[str]] = [
     {"errors", "_native"},
-    {"tokenizer", "infill", "config", "files", "data"},
+    {"tokenizer", "infill", "chat", "config", "files", "data"},
     {"model", "engine"},
     {"complete"},
     {"editing"},
     {"__init__"},
     {"train", "evaluate", "terminal"},
-    {"bench", "data_cli", "report_cli", "train_cli"},
+    {"bench", "data_cli", "eval_cli", "report_cli", "train_cli"},
     {"cli"},
     {"__main__"},
 ]
@@ -38,8 +38,8 @@ ROW = {part: number for number, row in enumerate(ROWS) for part in row}
 TORCH_PARTS = {"model", "train"}
 TORCH_FILES = {"engine/torch.py"}
 # The base install reaches these; they must import where PyTorch is absent.
-WITHOUT_TORCH = ["", ".cli", ".complete", ".config", ".files", ".infill", ".tokenizer", ".data.document",
-                 ".engine.backend", ".engine.cpu", ".engine.sampling", ".evaluate.gate", ".model.folder",
+WITHOUT_TORCH = ["", ".chat", ".cli", ".complete", ".config", ".files", ".infill", ".tokenizer", ".data.document",
+                 ".engine.backend", ".engine.cpu", ".engine.sampling", ".evaluate.report", ".model.folder",
                  ".model.gguf", ".model.hf_tokenizer", ".model.plan", ".model.weights"]  # fmt: skip
 
 IMPORT_TO_DISTRIBUTION = {
