@@ -7,42 +7,25 @@ user's rights and WITHOUT A SANDBOX; only a person chooses it.
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import secrets
-import signal
-import subprocess
-import sys
-import tempfile
-import time
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from queue import SimpleQueue
+from typing import Literal, Protocol, cast, get_args
 
+from codegen25.engine.machine import usable_cores
 from codegen25.errors import CodegenError
+from codegen25.evaluate.sandbox.cell import Cell, Way
+
+# Programs that are under way for each worker, so that none waits for the reader of verdicts.
+AHEAD = 4
+# Characters of a verdict's detail.
+MAX_DETAIL = 2000
 
 Status = Literal["passed", "wrong", "error", "timeout", "memory", "killed"]
 Route = Literal["auto", "bubblewrap", "namespaces", "unsafe"]
-
-# Sets the limits from within (a function between fork and exec is not safe beside threads), says so on the verdict
-# pipe, then runs the program as the main module. argv: pipe, program, CPU seconds, bytes of memory, bytes of a file,
-# processes.
-_LAUNCHER = """
-import os, resource, runpy, sys
-pipe, program, *limits = sys.argv[1:]
-kinds = resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC
-for kind, limit in zip(kinds, map(int, limits)):
-    hard = resource.getrlimit(kind)[1]
-    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(kind, (limit, limit + (kind == resource.RLIMIT_CPU and limit < hard)))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-os.write(int(pipe), b"ready\\n")
-sys.argv = [program]
-runpy.run_path(program, run_name="__main__")
-"""
 
 
 @dataclass(frozen=True)
@@ -60,12 +43,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one program. `seconds` of wall clock, and of CPU rounded up; memory is address space, in bytes."""
+    """Bounds of one program: seconds of wall clock (and of CPU, rounded up, for the solution); bytes of memory, as
+    address space, for the solution and for its test; bytes of a file and of the whole scratch folder; threads."""
 
     seconds: float = 10.0
     memory: int = 2 << 30
-    file_size: int = 1 << 20
-    processes: int = 0
+    file_size: int = 4 << 20
+    scratch: int = 16 << 20
+    threads: int = 16
 
 
 LIMITS = Limits()
@@ -100,17 +85,31 @@ class Program:
 
 
 def program(task: Completable, completion: str) -> Program:
-    """What is judged of a completion. The context is the prompt up to the function, where it stands there."""
-    before, found, _ = task.prompt.partition(f"def {task.entry_point}(")
-    return Program(task.prompt + completion + task.suffix, task.test, task.entry_point, before if found else "")
+    """What is judged of a completion. The context is the prompt up to the function, where that stands in it."""
+    function = rf"^(?:@.*\n)*(?:async )?def {re.escape(task.entry_point)}\("
+    found = re.search(function, task.prompt, re.MULTILINE) if task.entry_point else None
+    context = task.prompt[: found.start()] if found else ""
+    return Program(task.prompt + completion + task.suffix, task.test, task.entry_point, context)
 
 
-def available_route(route: Route = "auto") -> Route:
-    """The route that `judge` takes. Raises CodegenError, with the remedy, when none can be taken: never `unsafe`
-    unless it was asked for."""
+def available_route(route: Route = "auto") -> Way:
+    """The way that `judge` takes: bubblewrap where it is installed, else namespaces of our own. It is tried.
+
+    Raises CodegenError, with the remedy, where a sandbox cannot be opened: `unsafe` has to be asked for.
+    """
     if route == "unsafe":
         return route
-    raise CodegenError("no sandbox is available here; --unsafe runs programs without one")
+    ways: tuple[Way, ...] = ("bubblewrap", "namespaces") if route == "auto" else (route,)
+    failed = []
+    for way in ways:
+        try:
+            _Cell(way, LIMITS).close()
+        except CodegenError as error:
+            failed.append(str(error))
+        else:
+            return way
+    remedy = "install bubblewrap (apt-get install bubblewrap) and allow user namespaces, or choose --unsafe"
+    raise CodegenError(f"programs cannot be run protected here ({'; '.join(failed)}); {remedy}")
 
 
 def judge(
@@ -118,67 +117,50 @@ def judge(
 ) -> Iterator[Verdict]:
     """One verdict per program, in order, as they come; `programs` is read a little ahead.
 
-    Raises CodegenError when no program can be started.
+    `workers` is how many run side by side, by default one a core. Raises CodegenError as `available_route` does.
     """
-    available_route(route)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        yield from pool.map(lambda program: _run(program, limits), programs)
+    way = available_route(route)
+    count = workers or usable_cores()
+    waiting: deque[Future[Verdict]] = deque()
+    cells: SimpleQueue[_Cell | None] = SimpleQueue()
+    for _ in range(count):
+        cells.put(None)
 
-
-def _run(program: Program, limits: Limits) -> Verdict:
-    begin = time.monotonic()
-    source = f"{program.solution}\n{program.test}\n"
-    if "def check(" in program.test:
-        source += f"check({program.entry_point})\n"
-    secret = secrets.token_hex(16)
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    try:
-        with tempfile.TemporaryDirectory(prefix="codegen25-judge-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder, "program.py")
-            # The last line is reached only behind the tests. It names the pipe, so accidents cannot pass; malice can.
-            last = f"__import__('os').write({writer}, b'{secret}')\n"
-            path.write_bytes(f"{source}\n{last}".encode(errors="surrogatepass"))
-            returncode = _wait(_start(path, writer, limits), limits.seconds)
+    def run(program: Program) -> Verdict:
+        cell = cells.get() or _Cell(way, limits)
         try:
-            said = os.read(reader, 1 << 16).decode(errors="replace")
-        except BlockingIOError:
-            said = ""
-    finally:
-        os.close(reader)
-        os.close(writer)
-    if returncode is None or returncode == -signal.SIGXCPU:
-        return Verdict("timeout", "", time.monotonic() - begin)
-    if not said.startswith("ready\n"):
-        raise CodegenError(
-            f"a program to judge could not be started (exit {returncode}); "
-            f"see that {sys.executable} runs and that memory is free"
-        )
-    passed = returncode == 0 and said.endswith(secret)
-    return Verdict("passed" if passed else "error", "", time.monotonic() - begin)
+            return cell.judge(program)
+        finally:
+            cells.put(cell)
 
-
-def _start(path: Path, pipe: int, limits: Limits) -> subprocess.Popen[bytes]:
-    numbers = (math.ceil(limits.seconds), limits.memory, limits.file_size, limits.processes)
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", _LAUNCHER, str(pipe), str(path), *map(str, numbers)],
-        cwd=path.parent,
-        env={"LC_ALL": "C.UTF-8"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(pipe,),
-        start_new_session=True,
-    )
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """The exit status, None when the time ran out. Whatever is left of the process group is killed."""
+    pool = ThreadPoolExecutor(count)
     try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
+        for program in programs:
+            waiting.append(pool.submit(run, program))
+            if len(waiting) >= AHEAD * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        pool.shutdown(cancel_futures=True)
+        while not cells.empty():
+            if cell := cells.get():
+                cell.close()
+
+
+class _Cell(Cell):
+    """A sandbox that speaks of programs and verdicts."""
+
+    def __init__(self, way: Way, limits: Limits) -> None:
+        super().__init__(way, asdict(limits))
+
+    def judge(self, program: Program) -> Verdict:
+        status, detail, seconds = self.run(asdict(program))
+        assert status in get_args(Status)
+        return Verdict(cast(Status, status), shown(detail), seconds)
+
+
+def shown(text: str) -> str:
+    """The end of a text that anybody wrote, for a terminal or a page: what cannot be printed is escaped."""
+    escaped = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return escaped[-MAX_DETAIL:]

@@ -1,0 +1,120 @@
+"""Our side of a sandbox: start a fork server in it, give it programs one after another, throw it away.
+
+A sandbox whose scratch folder was touched, or that does not answer, is replaced by a new one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from codegen25.errors import CodegenError
+from codegen25.evaluate.sandbox import view, wire
+
+Way = Literal["bubblewrap", "namespaces", "unsafe"]
+# Seconds: within which a sandbox starts, and within which it answers after a program's time is over.
+START, GRACE = 30.0, 10.0
+# Users that nobody else is, two for each sandbox that root starts.
+_FIRST_USER = 1_900_000_000
+_numbers = itertools.count()
+
+
+class Cell:
+    """One sandbox, closed by `close`. Programs go through it one at a time."""
+
+    def __init__(self, way: Way, limits: dict[str, Any]) -> None:
+        """Starts it: `limits` has `seconds`, `memory`, `file_size`, `scratch`, `threads`.
+
+        Raises CodegenError, which says what failed.
+        """
+        self._way = way
+        self._limits = limits
+        self._start()
+
+    def _start(self) -> None:
+        limits = self._limits | {"seccomp": self._way != "unsafe", "users": 0, "folder": "/tmp"}
+        folder = None
+        if self._way == "unsafe":
+            folder = tempfile.mkdtemp(prefix="codegen25-judge-")
+            limits["folder"] = folder
+        elif os.geteuid() == 0:
+            limits["users"] = _FIRST_USER + os.getpid() % (1 << 16) * 2048 + next(_numbers) % 1024 * 2
+        self._folder = folder
+        pipe = subprocess.PIPE
+        # A session of its own: an interrupt at the terminal reaches us, and we end the sandbox.
+        self._process = subprocess.Popen(
+            self._command(), stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd=folder, start_new_session=True
+        )
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        try:
+            wire.send(self._to, limits)
+            if self._answer(START) != "ready":
+                raise wire.Closed
+        except (wire.Closed, wire.Malformed) as error:
+            self._process.kill()
+            said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+            self.close()
+            raise CodegenError(f"{self._way}: {said[-1] if said else 'it does not start'}") from error
+
+    def _command(self) -> list[str]:
+        shown = view.python_view(self._limits["scratch"])
+        if self._way == "unsafe":
+            return _fork_server(view.with_harness(Path(self._folder or "")))
+        if self._way == "namespaces":
+            return view.namespaces_command(shown, _fork_server(view.HARNESS), privileged=True)
+        bwrap = shutil.which("bwrap")
+        if bwrap is None:
+            raise CodegenError("bubblewrap: bwrap is not on the PATH")
+        return view.bubblewrap_command(bwrap, shown, _fork_server(view.HARNESS))
+
+    def run(self, job: dict[str, str]) -> tuple[str, str, float]:
+        """(status, detail, seconds) of a program: `solution`, `test`, `entry_point`, `context`.
+
+        Raises CodegenError when a sandbox that is needed anew does not start.
+        """
+        start = time.monotonic()
+        try:
+            wire.send(self._to, job)
+            found = self._answer(self._limits["seconds"] + GRACE)
+            answer = str(found["status"]), str(found["detail"]), float(found["seconds"])
+        except (wire.Closed, wire.Malformed):
+            self._again()
+            return "killed", "the sandbox ended, or did not answer", time.monotonic() - start
+        if found["dirty"]:
+            self._again()
+        return answer
+
+    def _answer(self, seconds: float) -> Any:
+        if not select.select([self._from], [], [], seconds)[0]:
+            raise wire.Closed
+        return wire.receive(self._from)
+
+    def _again(self) -> None:
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """End it, whatever runs in it."""
+        for file in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert file
+            file.close()
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # and its namespaces end with it
+            self._process.wait()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _fork_server(harness: str) -> list[str]:
+    code = f"import sys; sys.path.append({harness!r}); from codegen25.evaluate.sandbox.zygote import main; main()"
+    return [view.interpreter(), "-I", "-S", "-B", "-X", "utf8", "-c", code]
