@@ -308,6 +308,8 @@ def test_archives_that_unpack_to_many_times_their_size_end_there(tmp_path: Path)
     found, most = peak(tmp_path / "a.tgz", "sdist")
     assert [one.path for one in found] == ["first.py", "zeros", ""]
     assert refused(found) == [("", "archive bomb")] and most < 10_000_000
+    with pytest.raises(CodegenError, match=r"a.whl: cannot be read as an archive \(unpacks to many times its size"):
+        Archive(tmp_path / "a.whl", "wheel").identity()
     small = {f"{number}.txt": b"\0" * 9_000 for number in range(1000)}  # below what does harm
     assert len(read(entries(tar_of(tmp_path / "b.tgz", small)))) == 1000
 

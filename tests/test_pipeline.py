@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from small_sources import MIT, program, project
@@ -25,6 +27,7 @@ from codegen25.data.pipeline import Build
 from codegen25.data.policy import read_policy
 from codegen25.data.recipe import Recipe
 from codegen25.data.source import Source
+from codegen25.data.units import units
 from codegen25.errors import CodegenError
 from codegen25.model.vocabulary import vocabulary_of
 from codegen25.tokenizer import family
@@ -169,6 +172,13 @@ def test_the_share_of_a_source_is_bounded(sources: list[Source], tmp_path: Path)
     assert any(row["reason"] == "over the source's share" for row in dropped(corpus))
 
 
+def test_what_was_hashed_for_the_build_is_not_hashed_again(folders: list[Path]) -> None:
+    (source,) = [replace(one, hash="sha256:another") for one in describe(str(folders[0]))]
+    assert len(units([source], Path(), {(source.location, source.hash)})) == 1
+    with pytest.raises(CodegenError, match="is not what was locked"):
+        units([source], Path(), {(source.location, "sha256:yet another")})
+
+
 def test_built_again_is_nothing_to_do(sources: list[Source], corpus: Corpus) -> None:
     before = files(corpus.folder)
     assert build(sources, corpus.folder).fingerprint == corpus.fingerprint
@@ -183,6 +193,9 @@ def test_another_corpus_is_not_overwritten(sources: list[Source], corpus: Corpus
 def test_nothing_to_keep_says_why(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(CodegenError, match=r"nothing is left to keep; no licence"):
         build(describe(str(folders[2])), tmp_path / "corpus")
+    pq.write_table(pa.table({"other": ["columns"]}), tmp_path / "foreign.parquet")
+    with pytest.raises(CodegenError, match=r"nothing is left to keep; .*foreign.parquet: .*other"):
+        build(describe(str(tmp_path / "foreign.parquet")), tmp_path / "foreign")
     assert not (tmp_path / "corpus" / "corpus.json").exists()
 
 

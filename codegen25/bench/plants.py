@@ -65,7 +65,7 @@ def edited(text: str, share: float, rng: random.Random) -> str:
     """The text with other words in about `share` of its lines, as a copy that went its own way."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
-        if rng.random() < share:
+        if rng.random() < share and not line.startswith("from __future__"):  # where no other name may stand
             lines[number] = " ".join(map(_other, line.split(" ")))
     return "\n".join(lines)
 

@@ -25,6 +25,7 @@ class _Said(NamedTuple):
     metadata: Metadata
     licenses: dict[str, str]
     date: str
+    fault: str  # what ended the archive early, "" for nothing
 
 
 class Archive:
@@ -67,6 +68,8 @@ class Archive:
     def identity(self) -> tuple[str, str]:
         """Name and version as the metadata gives them, not the file's name. Raises CodegenError without such."""
         found = identity(self.metadata())
+        if found is None and self._said.fault:
+            raise self._unreadable(self._said.fault)
         if found is None:
             wanted = _MANIFEST[self.kind]
             raise CodegenError(f"{self.path}: has no {wanted} with a name and a version; it is no such package")
@@ -75,9 +78,10 @@ class Archive:
     @cached_property
     def _said(self) -> _Said:
         """In one pass: what the archive says of itself, its licence files, its newest day."""
-        metadata, licenses, newest = Metadata(""), dict[str, str](), ""
+        metadata, licenses, newest, fault = Metadata(""), dict[str, str](), "", ""
         for one in self._members(lambda path: self._is_manifest(path) or is_license_file(path)):
             if isinstance(one, Refused):
+                fault = one.detail if not one.path else fault
                 continue
             newest = max(newest, "" if one.day in _CONSTANT_DAYS else one.day)
             if one.data is None:
@@ -87,7 +91,7 @@ class Archive:
                 licenses[one.path] = text
             elif not metadata.kind:
                 metadata = Metadata("npm" if self.kind == "npm" else "python", one.path, text)
-        return _Said(metadata, licenses, newest)
+        return _Said(metadata, licenses, newest, fault)
 
     def _is_manifest(self, path: str) -> bool:
         if self.kind == "wheel":

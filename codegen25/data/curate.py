@@ -25,6 +25,8 @@ from codegen25.data.units import Unit
 from codegen25.errors import CodegenError
 
 # Texts that come with a structure of their own are no programming language.
+# Why nothing at all was read of a source; the detail is the error, which names it.
+UNREADABLE = "unreadable source"
 LANGUAGES_OF_KIND = {"issue": "github-issues", "commit": "git-commits", "jupyter": "jupyter-notebooks"}
 
 
@@ -71,7 +73,7 @@ class Curator:
             for entry in entries:
                 yield self.judge(entry, source, licenses)
         except CodegenError as error:
-            yield Drop(source.name, source.version, "", "read", "unreadable source", str(error))
+            yield Drop(source.name, source.version, "", "read", UNREADABLE, str(error))
 
     def _opted_out(self, name: str) -> bool:
         """By the whole name, or by what it begins with before a slash: an owner, a host."""

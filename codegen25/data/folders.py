@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 from codegen25.data.ignores import Ignores
-from codegen25.data.manifests import MANIFESTS, top_metadata
 from codegen25.data.regular import read_each, read_regular, walk
-from codegen25.data.source import MAX_LICENSE_BYTES, Entry, File, Metadata, Refused, is_license_file
+from codegen25.data.source import Entry, File, Refused
+from codegen25.data.trees import IGNORE, Tree
 from codegen25.errors import CodegenError
 
-IGNORE = ".gitignore"
 
-
-class Folder:
+class Folder(Tree):
     """The files of a folder, in the order of their paths."""
 
     def __init__(self, root: Path) -> None:
@@ -29,19 +27,8 @@ class Folder:
             raise CodegenError(f"{root}: no such folder; check the path")
         self.root = root
 
-    def metadata(self) -> Metadata:
-        """From PKG-INFO, pyproject.toml or package.json at the top."""
-        return top_metadata(dict(self._read([path for path in self._listed if path in MANIFESTS])))
-
-    def license_files(self) -> dict[str, str]:
-        found = self._read([p for p in self._listed if isinstance(p, str) and is_license_file(p)])
-        return {path: data[:MAX_LICENSE_BYTES].decode("utf-8", "replace") for path, data in found}
-
-    def parts(self) -> list[str]:
-        return [""]
-
-    def entries(self, part: str) -> Iterator[Entry]:
-        for one in read_each(self.root, self._listed):
+    def _entries(self, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        for one in read_each(self.root, [path for path in self._listed if isinstance(path, Refused) or wanted(path)]):
             yield one if isinstance(one, Refused) else File(*one)
 
     def listing_hash(self) -> str:
@@ -72,6 +59,3 @@ class Folder:
             return read_regular(self.root / folder / IGNORE)
         except OSError:
             return b""
-
-    def _read(self, paths: list[str | Refused]) -> Iterator[tuple[str, bytes]]:
-        yield from (one for one in read_each(self.root, paths) if not isinstance(one, Refused))

@@ -20,7 +20,7 @@ import numpy as np
 
 from codegen25.data.copies import Gone, Place, Progress, find_copies
 from codegen25.data.corpus import DROPPED, LOCK, MANIFEST, Corpus, write_manifest
-from codegen25.data.curate import curator
+from codegen25.data.curate import UNREADABLE, curator
 from codegen25.data.engine import Engine
 from codegen25.data.lock import write_lock
 from codegen25.data.pack import SPLITS, over_share, packer, plan
@@ -45,7 +45,10 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Build:
-    """What is built where. `root` is the folder that relative locations start from, `cache` keeps downloads."""
+    """What is built where. `root` is the folder that relative locations start from, `cache` keeps downloads.
+
+    `hashed` are locations with the hashes that were taken there a moment ago, and are not taken again.
+    """
 
     sources: Sequence[Source]
     out: Path
@@ -54,6 +57,7 @@ class Build:
     root: Path = Path()
     cache: Path = CACHE
     progress: Progress = quiet
+    hashed: frozenset[tuple[str, str]] = frozenset()
 
     def fingerprint(self) -> str:
         """The SHA-256 of everything that decides the bytes of the corpus."""
@@ -96,7 +100,7 @@ class Build:
         """Every file judged, with one set of files per part."""
         total = len(self.sources)
         at_hand = fetch_all(self.sources, self.cache.expanduser(), lambda n: self.progress("fetching", n, total))
-        found = units(at_hand, self.root)
+        found = units(at_hand, self.root, self.hashed)
         parts = [PartFiles(work, unit.key) for unit in found]
         left = [unit for unit, files in zip(found, parts, strict=True) if files.summary() is None]
         # The largest first: the last to finish is then a small one.
@@ -165,9 +169,11 @@ def all_drops(parts: Sequence[PartFiles], gone: dict[Place, Gone]) -> Iterator[D
 
 
 def _why(parts: Sequence[PartFiles], gone: dict[Place, Gone]) -> str:
-    """The commonest reasons, in a few words."""
+    """The commonest reasons, in a few words; of a source that cannot be read, what its reader said."""
     counts: dict[str, int] = {}
     for drop in all_drops(parts, gone):
+        if drop.reason == UNREADABLE:
+            return drop.detail
         counts[drop.reason] = counts.get(drop.reason, 0) + 1
     first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:3]
     return ", ".join(f"{reason}: {count}" for reason, count in first) or "the sources hold no files"

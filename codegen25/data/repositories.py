@@ -10,7 +10,7 @@ import errno
 import re
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,11 @@ from dulwich.objectspec import AmbiguousShortId, parse_commit
 from dulwich.refs import SymrefLoop
 from dulwich.repo import InvalidWorktreeConfiguration, Repo, UnsupportedExtension, UnsupportedVersion
 
-from codegen25.data.folders import IGNORE
 from codegen25.data.git_objects import DAMAGE, Objects, TooLarge
 from codegen25.data.ignores import Ignores
-from codegen25.data.manifests import MANIFESTS, top_metadata
 from codegen25.data.regular import shown, walk
-from codegen25.data.source import MAX_BYTES, MAX_LICENSE_BYTES, Entry, File, Metadata, Refused, is_license_file
+from codegen25.data.source import MAX_BYTES, Entry, File, Refused
+from codegen25.data.trees import IGNORE, Tree
 from codegen25.errors import CodegenError
 
 # Folders may contain each other's objects any number of times: a few of them make billions of paths.
@@ -49,7 +48,7 @@ class Found(NamedTuple):
     blob: ObjectID
 
 
-class GitCommit:
+class GitCommit(Tree):
     """The files of a commit, in the order of their paths."""
 
     def __init__(self, root: Path, commit: str = "HEAD") -> None:
@@ -92,19 +91,12 @@ class GitCommit:
             url = ""
         return remote_name(url) or self.root.resolve().name.removesuffix(".git")
 
-    def metadata(self) -> Metadata:
-        """From PKG-INFO, pyproject.toml or package.json at the top."""
-        return top_metadata(dict(self._read([one for one in self._found if one.path in MANIFESTS])))
-
-    def license_files(self) -> dict[str, str]:
-        found = self._read([one for one in self._found if is_license_file(one.path)])
-        return {path: data[:MAX_LICENSE_BYTES].decode("utf-8", "replace") for path, data in found}
-
-    def parts(self) -> list[str]:
-        return [""]
-
-    def entries(self, part: str) -> Iterator[Entry]:
-        yield from (self._file(one) if isinstance(one, Found) else one for one in self._found)
+    def _entries(self, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        for one in self._found:
+            if isinstance(one, Refused):
+                yield one
+            elif wanted(one.path):
+                yield self._file(one)
 
     def _file(self, found: Found) -> Entry:
         try:
@@ -115,12 +107,6 @@ class GitCommit:
             return Refused(found.path, "too large", str(error))
         except DAMAGE as error:
             return Refused(found.path, "damaged", str(error))
-
-    def _read(self, found: list[Found | Refused]) -> Iterator[tuple[str, bytes]]:
-        for one in found:
-            entry = self._file(one) if isinstance(one, Found) else one
-            if isinstance(entry, File):
-                yield entry.path, entry.data
 
     @cached_property
     def _found(self) -> list[Found | Refused]:
