@@ -17,7 +17,7 @@ from codegen25 import __version__
 from codegen25.bench.cli import bench
 from codegen25.data_cli import data
 from codegen25.errors import CodegenError, UsageError, say
-from codegen25.report_cli import plan
+from codegen25.report_cli import plan, report
 from codegen25.terminal import Answers, note_unfinished, to_json, write, write_json, write_table
 from codegen25.train_cli import train
 
@@ -415,4 +415,5 @@ def quantize(model: str, bits: str, out: Path) -> None:
 cli.add_command(bench)
 cli.add_command(data)
 cli.add_command(plan)
+cli.add_command(report)
 cli.add_command(train)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen25.config import SHAPES
+from codegen25.errors import say
 from codegen25.terminal import count, needs_extra, write, write_json
 
 if TYPE_CHECKING:
@@ -74,3 +75,24 @@ def _cluster(gpus: str) -> Cluster:
 
     peak = gemm_peak(torch.bfloat16, torch.device("cpu"), MEASURED)
     return Cluster(devices, Accelerator(CPU, peak, available_memory(), "measured here"))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN…")
+@click.option("--out", type=FOLDER, required=True, help="The page, an .html file.")
+@needs_extra("torch", "report")
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    """One HTML page of runs: curves in one figure each, what was measured, samples, settings and how they differ.
+
+    A run may be in progress, or have been cut off. The page needs nothing from elsewhere.
+
+    \b
+    Examples:
+      codegen25 report runs/multi --out report.html
+      codegen25 report runs/adamw runs/muon --out report.html
+    """
+    from codegen25.train.report import write_report
+    from codegen25.train.runs import read_run
+
+    write_report([read_run(run) for run in runs], out)
+    say(f"{out}: written")
