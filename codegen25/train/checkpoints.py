@@ -148,7 +148,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, CheckpointException):
         inner = next(iter(error.failures.values()))[0]
         if not isinstance(inner, OSError | SafetensorError):
-            raise error
+            raise inner from error
         error = inner
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
