@@ -15,6 +15,8 @@ from codegen25.chat import HEADERS, STOP, Message, content, header_before, messa
 from codegen25.errors import UsageError
 from codegen25.tokenizer import family
 
+PAGE = Path(__file__).parent.parent / "docs" / "instruct.md"
+
 words = st.one_of(
     hostile.texts.filter(lambda text: len(text) < 500),
     st.sampled_from(
@@ -68,7 +70,7 @@ def test_the_header_above_a_place(conversation: list[Message], at: int) -> None:
 
 
 def test_the_page_shows_the_template() -> None:
-    shown = re.search(r"(?s)    ### System\n.*?    return a \+ b\n", Path("docs/instruct.md").read_text("utf-8"))
+    shown = re.search(r"(?s)    ### System\n.*?    return a \+ b\n", PAGE.read_text("utf-8"))
     assert shown
     text = re.sub(r"(?m)^    ", "", shown[0])
     rendered = render([Message("system", "You write Python 3.11."), Message("user", "Add two numbers.")])
