@@ -17,8 +17,9 @@ from codegen25 import __version__
 from codegen25.bench.cli import bench
 from codegen25.data_cli import data
 from codegen25.errors import CodegenError, UsageError, say
+from codegen25.eval_cli import evaluate
 from codegen25.report_cli import plan, report
-from codegen25.terminal import Answers, note_unfinished, to_json, write, write_json, write_table
+from codegen25.terminal import Answers, lines, note_unfinished, to_json, write, write_json, write_table
 from codegen25.train_cli import train
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def infill(
     from codegen25.engine.sampling import Sampling
     from codegen25.files import check_replaceable, read_source
 
-    lines = _anchor_lines(anchor, plain)
+    anchored = _anchor_lines(anchor, plain)
     chosen = Sampling(**sampling)
     _check_stop(stop)
     source = read_source(file)
@@ -251,7 +252,7 @@ def infill(
     answers = Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
     on_text = None if as_json or logprobs else answers.stream
     completions = loaded.infill_holes(
-        source.parts(offsets), anchor=lines, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
+        source.parts(offsets), anchor=anchored, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
     )
     if completions[0].trimmed:
         say(f"{file}: over the model's window; only {completions[0].prompt_tokens} tokens around the holes were used")
@@ -276,12 +277,7 @@ def _anchor_lines(anchor: str | None, plain: bool) -> int | None:
     """How many lines begin the span; None for all."""
     if plain and anchor not in (None, "0"):
         raise UsageError(f"--plain is --anchor 0, and --anchor is {anchor}; leave one out")
-    anchor = "0" if plain else anchor or ANCHOR
-    if anchor == "all":
-        return None
-    if not (anchor.isascii() and anchor.isdigit() and len(anchor) < 10):
-        raise UsageError(f"--anchor {anchor}: give a number of lines, 0 or more, or `all`")
-    return int(anchor)
+    return lines("0" if plain else anchor or ANCHOR)
 
 
 def _offsets(source: Source, at: Sequence[str]) -> list[int]:
@@ -414,6 +410,7 @@ def quantize(model: str, bits: str, out: Path) -> None:
 
 cli.add_command(bench)
 cli.add_command(data)
+cli.add_command(evaluate)
 cli.add_command(plan)
 cli.add_command(report)
 cli.add_command(train)

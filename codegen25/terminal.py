@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from codegen25.errors import CodegenError, UsageError, say
 
 if TYPE_CHECKING:
@@ -27,6 +29,15 @@ def needs_extra(extra: str, what: str = "this") -> Iterator[None]:
         if (error.name or "").startswith("codegen25"):
             raise
         raise CodegenError(f"{what} needs {error.name}; pip install 'codegen25[{extra}]'") from error
+
+
+def lines(anchor: str) -> int | None:
+    """How many lines begin a span, as --anchor says it; None for all."""
+    if anchor == "all":
+        return None
+    if not (anchor.isascii() and anchor.isdigit() and len(anchor) < 10):
+        raise UsageError(f"--anchor {anchor}: give a number of lines, 0 or more, or `all`")
+    return int(anchor)
 
 
 def count(text: str) -> int:
@@ -53,19 +64,34 @@ def write_json(value: dict[str, Any]) -> None:
     write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write(text: str) -> None:
-    """To stdout, at once. A full disk behind it is an error of its own; a closed pipe is left to `click`."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CodegenError(f"standard output: cannot be written ({error.strerror}); free some space") from error
+class Bars:
+    """A progress bar per stage on stderr, with the time that is left, where that is a terminal."""
 
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: Any = None  # click keeps the type of its bar to itself
 
-def write_json(value: dict[str, Any]) -> None:
-    write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar = None
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        if stage != self._stage:
+            self._close()
+            self._stage = stage
+            self._bar = click.progressbar(length=total, label=stage, file=sys.stderr, show_pos=True)
+            self._bar.__enter__()
+        if self._bar is not None:
+            self._bar.update(done - self._bar.pos)
 
 
 class Answers:

@@ -4,7 +4,6 @@ import argparse
 import ast
 import inspect
 import json
-import random
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen25.data.decontaminate import REASONS, Benchmarks, Hit, Problem, humaneval, read_problems
-from codegen25.evaluate.singleline import derive
+from codegen25.evaluate.infilling import SETS, infilling_set
 
 PROBLEMS = humaneval()
 BENCHMARKS = Benchmarks(PROBLEMS)
@@ -89,12 +88,6 @@ def renamed(problem: Problem) -> str:
             (row, start), (_, end) = token.start, token.end
             lines[row - 1] = lines[row - 1][:start] + new[token.string] + lines[row - 1][end:]
     return "".join(lines[1:])
-
-
-def row(problem: Problem) -> dict[str, str]:
-    """The problem with the fields of HumanEval's file."""
-    fields = {"task_id": problem.name, "prompt": problem.prompt, "canonical_solution": problem.solution}
-    return fields | {"test": problem.test, "entry_point": problem.entry_point}
 
 
 # What is left of a text in other formatting. Each takes code of any indent, and most take prose.
@@ -234,19 +227,9 @@ def test_formats_of_formats(planted: tuple[Problem, str]) -> None:
 
 def infilling() -> Iterator[dict[str, str]]:
     """HumanEval-Infilling's three sets, derived: single lines, all runs of lines, and random spans."""
-    rows = {problem.name: row(problem) for problem in PROBLEMS}
-    for task in derive(rows):
-        yield asdict(task)
-    drawn = random.Random(0)
-    for name, fields in rows.items():
-        whole = fields["canonical_solution"]
-        lines = whole.splitlines(keepends=True)
-        full = [number for number, line in enumerate(lines) if line.strip()]
-        spans = [(sum(map(len, lines[:i])), sum(map(len, lines[: j + 1]))) for i in full for j in full if i <= j]
-        for start, end in [*spans, *(sorted(drawn.sample(range(len(whole) + 1), 2)) for _ in range(10))]:
-            before, hole, after = whole[:start], whole[start:end], whole[end:]
-            cut = {"prompt": fields["prompt"] + before, "canonical_solution": hole, "suffix": after}
-            yield fields | cut | {"task_id": f"{name}/{start}-{end}"}
+    for name in SETS:
+        for task in infilling_set(name).tasks:
+            yield asdict(task)
 
 
 def test_infilling_sets(tmp_path: Path) -> None:

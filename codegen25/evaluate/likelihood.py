@@ -1,4 +1,4 @@
-"""How well a model predicts held-out files: bits per byte, and nats per token of spans, by three ways of asking.
+"""How well a model predicts texts: bits per byte by language, and nats per token of spans, by three ways of asking.
 
 All of it runs through a `Backend`, so any engine is measured by the same code.
 """
@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
 from codegen25 import infill
 from codegen25.complete import Model
-from codegen25.data.document import read_documents
 from codegen25.engine.backend import Backend
 from codegen25.errors import CodegenError
+from codegen25.evaluate.passk import Estimate, ratio_bootstrap
+from codegen25.evaluate.texts import Text
 from codegen25.tokenizer import Tokenizer
 
 # Tokens of one forward: bounds the block of logits [tokens, vocabulary].
-CHUNK = 128
+CHUNK = 256
 # A span of the measurement is at most so many lines.
 MAX_SPAN_LINES = 4
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,6 @@ class SpanNats:
     left_to_right: float
     eom: float
     spans: int
-
-
-def heldout_texts(path: Path, *, files: int, characters: int, seed: int) -> list[tuple[str, bool]]:
-    """The beginnings of `files` documents chosen by `seed`, and whether each is the whole document.
-
-    Raises CodegenError when the file cannot be read or holds no text.
-    """
-    contents = [document.content for document in read_documents(path) if document.content.strip()]
-    if not contents:
-        raise CodegenError(f"{path}: holds no text; name a JSONL file of documents")
-    random.Random(seed).shuffle(contents)
-    return [(content[:characters], len(content) <= characters) for content in contents[:files]]
 
 
 def token_nats(backend: Backend, ids: Sequence[int], first: int) -> list[float]:
@@ -84,11 +75,74 @@ def token_nats(backend: Backend, ids: Sequence[int], first: int) -> list[float]:
     return nats
 
 
-def bits_per_byte(model: Model, texts: Iterable[str], *, window: int = 1024) -> float:
-    """Bits per UTF-8 byte over all texts, each scored in windows of `window` tokens that overlap by half."""
-    scorer = Model(model.backend, model.tokenizer, window)
-    scores = [scorer.score(text) for text in texts]
-    return -sum(score.total for score in scores) / sum(score.n_bytes for score in scores) / math.log(2)
+@dataclass(frozen=True)
+class Likelihood:
+    """Sums over files. `nats` is -ln p of all tokens, each given those before it within its window."""
+
+    files: int
+    tokens: int
+    bytes: int
+    nats: float
+    bits_per_byte: Estimate  # the interval is over the choice of files
+
+    @property
+    def perplexity(self) -> float:
+        """Per token of this model's tokenizer, so comparable among models that share it; bits per byte always are."""
+        return math.exp(self.nats / self.tokens)
+
+    def as_json(self) -> dict[str, Any]:
+        return vars(self) | {"bits_per_byte": vars(self.bits_per_byte), "perplexity": self.perplexity}
+
+
+def strided_nats(backend: Backend, ids: Sequence[int], *, window: int, stride: int) -> list[float]:
+    """-ln p of each of `ids[1:]`, by windows of at most `window` tokens that begin `stride` apart.
+
+    A window scores what the one before it did not reach, so every token but the first window's has at least
+    `window - stride` before it. `stride` is less than `window`.
+    """
+    assert 1 <= stride < window
+    nats: list[float] = []
+    scored = 1
+    for begin in range(0, len(ids), stride):
+        end = min(begin + window, len(ids))
+        if end > scored:
+            nats += token_nats(backend, ids[begin:end], scored - begin)
+        scored = end
+        if end == len(ids):
+            break
+    return nats
+
+
+def likelihoods(
+    model: Model, texts: Sequence[Text], *, window: int, stride: int, progress: Progress
+) -> dict[str, Likelihood]:
+    """By language, the one with most bytes first, and of all together under "all". Each text begins a document."""
+    found: dict[str, list[tuple[int, int, float]]] = {}
+    for number, text in enumerate(texts):
+        progress("likelihood", number, len(texts))
+        ids = [model.tokenizer.eot, *model.tokenizer.encode(text.content)]
+        nats = math.fsum(strided_nats(model.backend, ids, window=window, stride=stride))
+        found.setdefault(text.language, []).append((len(ids) - 1, len(text.content.encode()), nats))
+    progress("likelihood", len(texts), len(texts))
+    ordered = sorted(found, key=lambda language: -sum(size for _, size, _ in found[language]))
+    sums = {language: _summed(found[language]) for language in ordered}
+    return sums | {"all": _summed([one for files in found.values() for one in files])}
+
+
+def likelihood_rows(found: Mapping[str, Likelihood]) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table."""
+    rows = []
+    for name, one in found.items():
+        bits = one.bits_per_byte
+        interval = f"{bits.value:.4f} [{bits.low:.4f}, {bits.high:.4f}]"
+        rows.append([name, f"{one.files:,}", f"{one.bytes:,}", f"{one.tokens:,}", interval, f"{one.perplexity:.3f}"])
+    return ["", "files", "bytes", "tokens", "bits per byte [95 %]", "perplexity per token"], rows
+
+
+def _summed(files: Sequence[tuple[int, int, float]]) -> Likelihood:
+    tokens, sizes, nats = zip(*files, strict=True)
+    bits = ratio_bootstrap([one / math.log(2) for one in nats], sizes)
+    return Likelihood(len(files), sum(tokens), sum(sizes), math.fsum(nats), bits)
 
 
 def draw_span(tokenizer: Tokenizer, text: str, whole: bool, rng: random.Random, window: int) -> Span | None:
@@ -103,6 +157,14 @@ def draw_span(tokenizer: Tokenizer, text: str, whole: bool, rng: random.Random, 
     last = first + rng.randint(1, MAX_SPAN_LINES)
     before, span, after = ("".join(part) for part in (lines[:first], lines[first:last], lines[last:]))
     return Span(before, span, after, whole and kept == text)
+
+
+def span_nats_of(model: Model, texts: Sequence[Text], *, window: int, anchor_lines: int | None, seed: int) -> SpanNats:
+    """`span_nats` of a span in each of the texts, drawn by `seed`."""
+    rng = random.Random(seed)
+    drawn = [draw_span(model.tokenizer, text.content, text.whole, rng, window) for text in texts]
+    spans = [span for span in drawn if span is not None]
+    return span_nats(model.backend, model.tokenizer, spans, anchor_lines=anchor_lines)
 
 
 def span_nats(backend: Backend, tokenizer: Tokenizer, spans: Sequence[Span], *, anchor_lines: int | None) -> SpanNats:
