@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen25.errors import CodegenError, UsageError, say
-from codegen25.terminal import needs_extra, write, write_json
+from codegen25.terminal import Bars, needs_extra, write, write_json
 
 if TYPE_CHECKING:
     from codegen25.data.corpus import Corpus
@@ -75,7 +74,8 @@ def build(out: Path, sources: Sequence[str], locks: Sequence[Path], as_json: boo
     """
     from codegen25.data.stats import stats, stats_text
 
-    found = stats(_run(out, _listed(sources, locks, flags), flags))
+    named = _named(sources, flags["declared"])
+    found = stats(_run(out, _listed(named, locks, flags), named, flags))
     if as_json:
         write_json(found)
         return
@@ -86,19 +86,25 @@ def build(out: Path, sources: Sequence[str], locks: Sequence[Path], as_json: boo
 build.help = (build.help or "").replace("{sources}", SOURCES)
 
 
-def _listed(arguments: Sequence[str], locks: Sequence[Path], flags: dict[str, Any]) -> list[Source]:
-    """What the command line names, in the order of a lock, once each."""
+def _named(arguments: Sequence[str], declared: str) -> list[Source]:
+    """The sources that the command line names itself, hashed as they are now."""
     from dataclasses import replace
 
     from codegen25.data import spdx
     from codegen25.data.describe import describe
-    from codegen25.data.lock import ordered, read_lock
 
-    declared = flags["declared"]
     if declared and spdx.normal(declared) is None:
         raise UsageError(f"--license {declared}: not an SPDX expression; write one such as MIT OR Apache-2.0")
-    found = [replace(s, license=declared or s.license) for argument in arguments for s in describe(argument)]
-    found += [source for lock in locks for source in read_lock(lock)]
+    return [replace(s, license=declared or s.license) for argument in arguments for s in describe(argument)]
+
+
+def _listed(named: Sequence[Source], locks: Sequence[Path], flags: dict[str, Any]) -> list[Source]:
+    """All sources, those of locks too, in the order of a lock, once each."""
+    from dataclasses import replace
+
+    from codegen25.data.lock import ordered, read_lock
+
+    found = [*named, *(source for lock in locks for source in read_lock(lock))]
     if not found:
         raise UsageError("nothing to build from; name a SOURCE or a --lock")
     missing = set(flags["apart"]) - {source.name for source in found}
@@ -107,15 +113,17 @@ def _listed(arguments: Sequence[str], locks: Sequence[Path], flags: dict[str, An
     return ordered(replace(s, heldout=s.heldout or s.name in flags["apart"]) for s in found)
 
 
-def _run(out: Path, sources: list[Source], flags: dict[str, Any]) -> Corpus:
+def _run(out: Path, sources: list[Source], named: Sequence[Source], flags: dict[str, Any]) -> Corpus:
     from codegen25.data.engine import Engine
     from codegen25.data.pipeline import CACHE, Build
     from codegen25.engine.machine import usable_cores
 
     recipe, engine = _recipe(flags), Engine(flags["runner"], flags["workers"] or usable_cores())
+    hashed = frozenset((source.location, source.hash) for source in named)
     try:
-        with _Bars() as bars:
-            return Build(sources, out, recipe, engine, cache=flags["cache"] or CACHE, progress=bars.show).run()
+        with Bars() as bars:
+            cache = flags["cache"] or CACHE
+            return Build(sources, out, recipe, engine, cache=cache, progress=bars.show, hashed=hashed).run()
     except KeyboardInterrupt:
         say(f"interrupted; the same command goes on with {out}")
         # An interpreter that ends while Daft's threads are at work is aborted by them, with a core dump.
@@ -139,36 +147,6 @@ def _recipe(flags: dict[str, Any]) -> Recipe:
         _names(flags["opt_out"]), wanted, flags["package_bytes"], not flags["no_tests"], not flags["no_near"],
         flags["metadata_prefix"],
     )  # fmt: skip
-
-
-class _Bars:
-    """A progress bar per stage on stderr, where that is a terminal."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._bar: Any = None  # click keeps the type of its bar to itself
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-        self._bar = None
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty():
-            return
-        if stage != self._stage:
-            self._close()
-            self._stage = stage
-            self._bar = click.progressbar(length=total, label=stage, file=sys.stderr, show_pos=True)
-            self._bar.__enter__()
-        if self._bar is not None:
-            self._bar.update(done - self._bar.pos)
 
 
 def _vocabulary(model: str | None) -> Vocabulary:
@@ -207,7 +185,7 @@ def lock(sources: Sequence[str], out: Path, **flags: Any) -> None:
     """
     from codegen25.data.lock import write_lock
 
-    found = _listed(sources, (), flags)
+    found = _listed(_named(sources, flags["declared"]), (), flags)
     write_lock(out, found)
     say(f"{out}: {len(found)} sources")
 
@@ -261,6 +239,45 @@ def export(folder: Path, split: str, out: Path) -> None:
     from codegen25.data.document import write_documents
 
     write_documents(out, Corpus(folder).documents(split))
+
+
+@data.command()
+@_corpus
+@click.option("--split", type=click.Choice(["train", "heldout"]), default="train", help="Which part.")
+@click.option("--out", type=FOLDER, required=True, help="The JSONL file to write.")
+@click.option("--seed", type=int, default=0, help="Another one chooses and asks otherwise.")
+@click.option("--each", type=click.IntRange(min=1), default=1, help="Most records of a task that a file gives.")
+@_json
+@needs_extra("data")
+def instruct(folder: Path, split: str, out: Path, seed: int, each: int, as_json: bool) -> None:
+    """Make instructions from the Python files of a corpus, to train on.
+
+    \b
+    implement  a docstring becomes its function
+    describe   a function becomes its docstring
+    continue   a comment becomes the code below it
+    repair     a function with a planted bug becomes what it was
+
+    OUT gets {"prompt", "response"} on each line, with the document that it was made from and its licence. The same
+    corpus and options give the same bytes.
+
+    \b
+    Example:
+      codegen25 data instruct corpus --out instructions.jsonl
+    """
+    from codegen25.data.corpus import Corpus
+    from codegen25.data.instructions import write_instructions
+
+    with Bars() as bars:
+        found = write_instructions(
+            Corpus(folder), out, split=split, seed=seed, each=each,
+            progress=lambda done, total: bars.show("instruct", done, total),
+        )  # fmt: skip
+    if as_json:
+        write_json(vars(found))
+        return
+    write(found.text())
+    say(f"{out}: {found.records} records")
 
 
 @data.command()
