@@ -92,11 +92,12 @@ def _read(path: Path) -> dict[str, Verdict]:
     if whole < len(data):
         with path.open("r+b") as file:
             file.truncate(whole)
-    verdicts = {}
+    verdicts: dict[str, Verdict] = {}
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
             row: Any = json.loads(line)
-            verdicts[row.pop("program")] = Verdict(**row)
+            key = row.pop("program")
+            verdicts[key] = Verdict(**row)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CodegenError(f"{path}:{number}: not a verdict ({error}); remove the file to judge again") from error
     return verdicts

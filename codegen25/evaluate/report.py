@@ -9,6 +9,7 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from codegen25.data.charts import card, escape, page, table, tiles
 from codegen25.data.document import write_text
@@ -113,9 +114,9 @@ def _class(status: str) -> str:
 
 
 def _task(task: Task, answers: Sequence[Sequence[tuple[Sample, Verdict]]], names: Sequence[str]) -> str:
-    shares = [f"{sum(v.status == 'passed' for _, v in found)}/{len(found)}" for found in answers if found]
+    shares = {fmean(v.status == "passed" for _, v in found) for found in answers if found}
     classes = ["task", *sorted({f"is-{_class(v.status)}" for found in answers for _, v in found})]
-    classes += ["differ"] if len(set(shares)) > 1 else []
+    classes += ["differ"] if len(shares) > 1 else []
     chips = "".join(_chip(found, name) for found, name in zip(answers, names, strict=True) if found)
     columns = "".join(
         f"<div>\n<h3>{escape(name)}</h3>\n{_answers(task, found)}</div>\n"
