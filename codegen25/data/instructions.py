@@ -11,7 +11,6 @@ import inspect
 import json
 import random
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 from codegen25.data.bugs import plant
 from codegen25.data.corpus import Corpus
 from codegen25.data.document import Document, write_text
-from codegen25.data.functions import functions
+from codegen25.data.functions import Definition, definitions
 
 # Characters of a function: less is trivial, more does not fit a small window beside its prompt.
 MIN_CHARACTERS, MAX_CHARACTERS = 80, 1500
@@ -133,11 +132,11 @@ def records(document: Document, seed: int, each: int = 1) -> list[Record]:
     Raises SyntaxError when it does not parse.
     """
     rng = random.Random(f"{seed}/{document.id}")
-    blocks = [block for text in functions(document.content) if (block := _block(text))]
+    candidates = [one for one in definitions(document.content) if _is_candidate(one.node)]
     found = []
     for task, make in TASKS.items():
-        rng.shuffle(blocks)
-        made = (asked for block in blocks if (asked := make(block, rng)))
+        rng.shuffle(candidates)
+        made = (asked for one in candidates if (block := _block(one)) and (asked := make(block, rng)))
         found += [
             Record(
                 task, asked.prompt, asked.response, asked.bug,
@@ -213,21 +212,19 @@ def _records(document: Document, seed: int, each: int, counts: Counts) -> list[R
         return []
 
 
-def _block(text: str) -> _Block | None:
-    """The block of a function that is worth asking about; None for any other, and for classes.
+def _is_candidate(node: ast.AST) -> bool:
+    """Whether a definition is a function that does something and is no test, whose name says all there is to say."""
+    return isinstance(node, Function) and _does_something(node) and not node.name.startswith("test")
 
-    That is one of the lengths above that does something and is no test, whose name says all that there is to say.
-    """
-    if not MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
+
+def _block(definition: Definition) -> _Block | None:
+    """The block of a function; None when it has not the length that we want."""
+    block = definition.block
+    if block is None or not MIN_CHARACTERS <= len(block.text) <= MAX_CHARACTERS:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        (node,) = ast.parse(text).body
-    if not isinstance(node, Function) or not _does_something(node) or node.name.startswith("test"):
-        return None
-    # As the parser counts lines: form feeds and Unicode separators do not end one, which str.splitlines would say.
-    lines = [f"{line}\n" for line in text.removesuffix("\n").split("\n")]
-    return _Block(text, lines, node, _docstring(node))
+    assert isinstance(block.node, Function)
+    lines = [f"{line}\n" for line in block.text.removesuffix("\n").split("\n")]  # as the parser counts them
+    return _Block(block.text, lines, block.node, _docstring(block.node))
 
 
 def _docstring(node: Function) -> str | None:
@@ -252,6 +249,8 @@ _SAYS_NOTHING = re.compile(r"#[\s!:]*(?:type:|noqa|pylint|pragma|fmt:|isort:|myp
 
 def _commented(block: _Block) -> Iterator[tuple[int, int]]:
     """Runs of lines [first, last), from 0, of statements directly below a comment that says something."""
+    if not any(_is_comment(block.lines, at) for at in range(len(block.lines))):
+        return
     for node in ast.walk(block.node):
         body = getattr(node, "body", None)
         if not isinstance(body, list):
@@ -267,6 +266,8 @@ def _commented(block: _Block) -> Iterator[tuple[int, int]]:
 
 def _is_comment(lines: Sequence[str], at: int) -> bool:
     line = lines[at].strip()
+    if not line.startswith("#"):
+        return False
     words = re.findall(r"[^\W\d_]{2,}", line)
     return (
         line.startswith("#") and len(words) >= MIN_COMMENT_WORDS and "=" not in line and not _SAYS_NOTHING.match(line)
