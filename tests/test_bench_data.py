@@ -121,6 +121,8 @@ def test_edited_copies_have_every_similarity() -> None:
         ast.parse(copy)
         pairs = brute.true_pairs([ngrams(text, NGRAM), ngrams(copy, NGRAM)], 0.0)
         similar.append(pairs[0, 1])
+    future = "from __future__ import annotations\n"
+    assert edited(f"{future}values = other\n", 1.0, rng) == f"{future}values_too = other_too\n"
     assert min(similar) < 0.6 and max(similar) > 0.9
     assert sum(value >= THRESHOLD for value in similar) > 10 and sum(value < THRESHOLD for value in similar) > 10
 

@@ -43,8 +43,8 @@ class _Worker:
         except CodegenError as error:
             return json.dumps({"error": str(error)})
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            return json.dumps({"error": f"{where}{error.strerror or error}; free space or mend it, then run again"})
+            where = error.filename or "the folder of the build"  # a write that fails names no file
+            return json.dumps({"error": f"{where}: {error.strerror or error}; free space or mend it, then run again"})
 
 
 @dataclass(frozen=True)
