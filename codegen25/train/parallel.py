@@ -8,6 +8,7 @@ and say which it was.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,9 +24,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from codegen25.errors import CodegenError, say
 from codegen25.model.llama import Llama
 
-# Seconds between signs of life, and without one after which a process counts as lost. With what the others then take
-# to end, a run ends within a minute.
-BEAT, SILENCE, GRACE = 2.0, 16.0, 10.0
+# Seconds between signs of life; without one for so long a process counts as lost, sooner when a collective call has
+# failed already; then the others have so long to end by themselves. A run ends within a minute.
+BEAT, SILENCE, SOON, GRACE = 2.0, 20.0, 7.0, 10.0
 # A collective call that takes longer fails. What one process does alone meanwhile must be shorter.
 TIMEOUT = timedelta(minutes=30)
 
@@ -80,7 +81,8 @@ def joined(device: torch.device) -> Iterator[World]:
         pulse.end(f"{error}")
         raise
     except RuntimeError as error:  # what a collective call raises when a process is gone
-        if (lost := pulse.lost(wait=SILENCE + 2 * BEAT)) is None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun asks all to end; first it is said why
+        if (lost := pulse.lost()) is None:
             raise
         raise CodegenError(lost) from error
     else:
@@ -100,6 +102,7 @@ class Pulse(threading.Thread):
         self._keys = [f"codegen25/pulse/{rank}" for rank in range(world.size)]
         self._ended = threading.Event()
         self._lost: str | None = None
+        self._silence = SILENCE
         self._heard = [(b"", time.monotonic())] * world.size
         self._store.set(self._keys[world.rank], "0")
 
@@ -124,15 +127,16 @@ class Pulse(threading.Thread):
                 self._heard[rank] = value, now
             if value.startswith(b"ended") and value != b"ended":
                 self._lost = self._say(f"rank {rank}", f"ended: {value.decode()[len('ended ') :]}")
-            elif value != b"ended" and now - self._heard[rank][1] > SILENCE:
-                self._lost = self._say(f"rank {rank}", f"has given no sign of life for {SILENCE:.0f} seconds")
+            elif value != b"ended" and now - self._heard[rank][1] > self._silence:
+                self._lost = self._say(f"rank {rank}", f"has given no sign of life for {self._silence:.0f} seconds")
 
     def _say(self, who: str, what: str) -> str:
         return f"{who} of {self._world.size} {what}; run the same command again, it goes on from its newest checkpoint"
 
-    def lost(self, wait: float) -> str | None:
-        """What was lost, waiting for it to be noticed."""
-        until = time.monotonic() + wait
+    def lost(self) -> str | None:
+        """What was lost, behind a collective call that failed; waits for it to be noticed."""
+        self._silence = SOON
+        until = time.monotonic() + SOON + 2 * BEAT
         while self._lost is None and time.monotonic() < until:
             time.sleep(0.1)
         self._ended.set()
