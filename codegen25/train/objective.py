@@ -138,7 +138,8 @@ def _draw_kind(tokenizer: Tokenizer, objective: Objective, rng: random.Random, w
     """The kind, and how many holes it may have."""
     if rng.random() >= objective.infill_rate:
         return CAUSAL, 0
-    (kind,) = rng.choices(list(objective.mixture), list(objective.mixture.values()))
+    # In our order: the same mixture, written down in another one, draws the same.
+    (kind,) = rng.choices(list(KINDS), [objective.mixture.get(kind, 0.0) for kind in KINDS])
     most = min(len(tokenizer.masks), max(1, window // TOKENS_PER_HOLE))
     if kind == "dense":
         return kind, most
