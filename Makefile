@@ -84,7 +84,7 @@ STEPS2 ?= 335
 DTYPE ?= float32
 
 ## nano: make the embedded model again (hours; fetches its sources)
-nano: $(NANO)/gate.json
+nano: $(NANO)/single-line/scores.json $(NANO)/likelihood.json
 	@printf '%s\n' '$(NANO)/quantized is the model; copy it to codegen25/models/nano beside its README.md.'
 
 $(NANO)/smollm2.gguf: | $(VENV)/.dev
@@ -128,9 +128,12 @@ $(NANO)/blended: $(NANO)/trained
 $(NANO)/quantized: $(NANO)/blended
 	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/documents.jsonl --out $@
 
-$(NANO)/gate.json: $(NANO)/quantized $(NANO)/heldout.jsonl
-	$(BIN)/python -m codegen25.evaluate gate --model $< --heldout $(NANO)/heldout.jsonl --out $@ \
-		--run-generated-code
+$(NANO)/single-line/scores.json: $(NANO)/quantized
+	$(CODEGEN25) eval infilling --model $< --tasks 200 --out $(@D)
+
+$(NANO)/likelihood.json: $(NANO)/quantized $(NANO)/heldout.jsonl
+	$(CODEGEN25) eval perplexity $(NANO)/heldout.jsonl --model $< --files 40 --characters 3000 --spans --json >$@.part
+	mv $@.part $@
 
 ## clean: remove the environment and what tools left behind; $(NANO) stays
 clean:

@@ -53,12 +53,12 @@ def write_report(path: Path, title: str, tasks: TaskSet, scores: Sequence[Score]
         _STYLE.replace(_RULES, _rules(statuses)),
         f'<header>\n<h1>{escape(title)}</h1>\n<p class="soft">{escape(about)}</p>\n</header>',
         f'<div class="tiles">\n{tiles(_tiles(scores))}\n</div>',
-        card("Scores, in percent", table(head, [[escape(cell) for cell in row] for row in rows])),
+        card("Scores, in percent", _table(head, rows, range(1, len(head) - 1))),
     ]
     if pairs := comparisons(scores):
         head, rows = comparison_rows(pairs)
         note = "Over the tasks that both answered, drawn in pairs; p is McNemar's, exact and two-sided."
-        parts.append(card("Compared", table(head, [[escape(cell) for cell in row] for row in rows]), note))
+        parts.append(card("Compared", _table(head, rows, range(1, len(head))), note))
     names = [score.judged.column.name for score in scores]
     listed = [_task(task, [found.get(task.task_id, []) for found in by_task], names) for task in answered[:MOST_TASKS]]
     left_out = len(answered) - len(listed)
@@ -66,6 +66,10 @@ def write_report(path: Path, title: str, tasks: TaskSet, scores: Sequence[Score]
     note += f" {left_out:,} further tasks are not listed." if left_out else ""
     parts.append(card("Tasks", _filter(statuses, len(scores) > 1) + "\n".join(listed) + "\n</div>", note))
     write_text(path, [page(title, "\n".join(parts))])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
+    return table(head, [[escape(cell) for cell in row] for row in rows], numbers)
 
 
 def _by_task(score: Score) -> dict[str, list[tuple[Sample, Verdict]]]:
@@ -139,10 +143,10 @@ def _chip(found: Sequence[tuple[Sample, Verdict]], name: str) -> str:
     return f'<span class="chip {kind}" title="{escape(name)}">{passed}/{len(found)} passed</span>'
 
 
-def _around(task: Task) -> tuple[str, str]:
+def _around(task: Task) -> tuple[str, ...]:
     """The lines in front of the hole and behind it."""
     before, behind = task.prompt.split("\n")[-AROUND:], task.suffix.split("\n")[:AROUND]
-    return _pre("\n".join(before), "around"), _pre("\n".join(behind), "around") if task.suffix.strip() else ""
+    return tuple(_pre("\n".join(lines).strip("\n"), "around") for lines in (before, behind))
 
 
 def _answers(task: Task, found: Sequence[tuple[Sample, Verdict]]) -> str:
