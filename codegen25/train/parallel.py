@@ -103,15 +103,16 @@ class Pulse(threading.Thread):
         self._ended = threading.Event()
         self._lost: str | None = None
         self._silence = SILENCE
-        self._heard = [(b"", time.monotonic())] * world.size
+        # What each rank said last, and at which beat of this one: a machine that sleeps hears nothing, and misses none.
+        self._heard = [(b"", 0)] * world.size
+        self._beat = 0
         self._store.set(self._keys[world.rank], "0")
 
     def run(self) -> None:
-        beat = 0
         while not self._ended.wait(BEAT):
-            beat += 1
+            self._beat += 1
             try:
-                self._store.set(self._keys[self._world.rank], str(beat))
+                self._store.set(self._keys[self._world.rank], str(self._beat))
                 self._listen(self._store.multi_get(self._keys))
             except RuntimeError:
                 self._lost = self._lost or self._say("rank 0, or torchrun on its machine,", "is gone")
@@ -121,13 +122,12 @@ class Pulse(threading.Thread):
                 os._exit(1)
 
     def _listen(self, values: Sequence[bytes]) -> None:
-        now = time.monotonic()
         for rank, value in enumerate(values):
             if value != self._heard[rank][0]:
-                self._heard[rank] = value, now
+                self._heard[rank] = value, self._beat
             if value.startswith(b"ended") and value != b"ended":
                 self._lost = self._say(f"rank {rank}", f"ended: {value.decode()[len('ended ') :]}")
-            elif value != b"ended" and now - self._heard[rank][1] > self._silence:
+            elif value != b"ended" and (self._beat - self._heard[rank][1]) * BEAT > self._silence:
                 self._lost = self._say(f"rank {rank}", f"has given no sign of life for {self._silence:.0f} seconds")
 
     def _say(self, who: str, what: str) -> str:
