@@ -6,9 +6,9 @@ work for it than its defaults, which load a tokenizer of English.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
+import symtable
 import time
 import warnings
 from importlib.metadata import version
@@ -57,7 +57,7 @@ def is_code(document: Document) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(text)
+            symtable.symtable(text, "<source>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
