@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,12 +58,22 @@ def write_model(
 
     Raises `CodegenError` when the disk refuses; the earlier one is whole then.
     """
-    fresh, old = (folder.with_name(f"{folder.name}.{what}") for what in ("new", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    with new_folder(fresh) as aside:
+    with replaced(folder) as aside:
         write_weights(weights, aside, dtype=dtype)
         write_config(config, aside, dtype=dtype, ids=token_ids(tokenizer), extra={})
         write_tokenizer(aside, tokenizer)
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `folder` when the block ends well.
+
+    Raises `CodegenError` when the disk refuses; what was there before is whole then.
+    """
+    fresh, old = (folder.with_name(f"{folder.name}.{what}") for what in ("new", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    with new_folder(fresh) as aside:
+        yield aside
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
