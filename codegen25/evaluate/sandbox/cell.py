@@ -19,8 +19,8 @@ from codegen25.errors import CodegenError
 from codegen25.evaluate.sandbox import view, wire
 
 Way = Literal["bubblewrap", "namespaces", "unsafe"]
-# Seconds: within which a sandbox starts, and within which it answers after a program's time is over.
-START, GRACE = 30.0, 10.0
+# Seconds within which a sandbox starts.
+START = 30.0
 # Users that nobody else is, two for each sandbox that root starts.
 _FIRST_USER = 1_900_000_000
 _numbers = itertools.count()
@@ -56,7 +56,7 @@ class Cell:
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         try:
             wire.send(self._to, limits)
-            if self._answer(START) != "ready":
+            if not self._has_answer(START) or wire.receive(self._from) != "ready":
                 raise wire.Closed
         except (wire.Closed, wire.Malformed) as error:
             self._process.kill()
@@ -80,37 +80,36 @@ class Cell:
 
         Raises CodegenError when a sandbox that is needed anew does not start.
         """
+        seconds = self._limits["seconds"]
         start = time.monotonic()
         try:
-            wire.send(self._to, job)
-            found = self._answer(self._limits["seconds"] + GRACE)
+            wire.send(self._to, job | {"seconds": seconds})
+            if not self._has_answer(start + seconds - time.monotonic()):
+                self._again()
+                return "timeout", "", seconds
+            found = wire.receive(self._from)
             answer = str(found["status"]), str(found["detail"]), float(found["seconds"])
         except (wire.Closed, wire.Malformed):
             self._again()
-            return "killed", "the sandbox ended, or did not answer", time.monotonic() - start
-        if found["dirty"]:
+            return "killed", "the process of the test ended", time.monotonic() - start
+        if found["dirty"] or found["status"] == "memory":
             self._again()
         return answer
 
-    def _answer(self, seconds: float) -> Any:
-        if not select.select([self._from], [], [], seconds)[0]:
-            raise wire.Closed
-        return wire.receive(self._from)
+    def _has_answer(self, seconds: float) -> bool:
+        return bool(select.select([self._from], [], [], max(0.0, seconds))[0])
 
     def _again(self) -> None:
         self.close()
         self._start()
 
     def close(self) -> None:
-        """End it, whatever runs in it."""
+        """End it, whatever runs in it: its first process dies with the one that we started, and the rest with it."""
+        self._process.kill()
+        self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert file
             file.close()
-        try:
-            self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # and its namespaces end with it
-            self._process.wait()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 

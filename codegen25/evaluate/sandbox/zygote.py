@@ -1,14 +1,12 @@
-"""The fork server: an interpreter that is warm, inside the sandbox, and forks a process for every program.
+"""The fork server: a warm interpreter inside the sandbox that forks a process for every solution.
 
-It is the parent of two: the process of the test, which lives on while tests end well, and a fresh one for each
-solution. It alone talks to the outside, by its first two files, and hears of the solution's process from the kernel
-only: how it ended. The verdict comes from the process of the test.
+At its start it forks the process of the test (`tester.py`), which speaks with our side. From then on it hears solutions
+from that process, and never a test or a verdict: what it forks has its memory. It answers with the two ends of a
+channel to the new process, and in the end with how that process ended, which it knows from the kernel.
 """
 
 from __future__ import annotations
 
-# Warm in every process that is forked: what solutions import most.
-import bisect  # noqa
 import contextlib
 import ctypes
 import gc
@@ -18,37 +16,100 @@ import resource
 import select
 import signal
 import socket
-import time
+from collections.abc import Callable
 from typing import Any
 
-from codegen25.evaluate.sandbox import seccomp, trusted, untrusted, wire
+from codegen25.evaluate.sandbox import seccomp, tester, untrusted, wire
 
-CHANNEL = 3
+# Warm in every process that is forked: what solutions import most.
+import bisect, collections, copy, functools, heapq, itertools, operator, random, re, string, typing  # noqa
+
+# Files of a forked process behind 0, 1 and 2, which are /dev/null.
+CHANNEL = (3, 4)
+MAX_FILES = 64
 # Processes that are counted with a program's threads where all are one user: ours, and bubblewrap's.
 _OTHERS = 4
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Tester:
-    """The process of the test, and the socket by which it gets its work."""
+def main() -> None:
+    """Files 0 and 1 lead to our side: limits come, then "ready" goes, then they are the tester's."""
+    limits = wire.receive(0)
+    _harden(limits)
+    ours, theirs = socket.socketpair()
+    gc.collect()
+    gc.freeze()
+    if not os.fork():
+        ours.close()
+        source, sink = os.dup(0), os.dup(1)
+        wire.send(sink, "ready")  # what goes wrong from here on is seen by nobody but the other end
+        _to_null()
+        _limited(limits, user=0)
+        _end_after(lambda: tester.serve(source, sink, theirs))
+    theirs.close()
+    _to_null()
+    with contextlib.suppress(wire.Closed):
+        _serve(ours, limits)
 
-    def __init__(self, limits: dict[str, Any]) -> None:
-        ours, theirs = socket.socketpair()
-        self.pid = os.fork()
-        if not self.pid:
-            _own_process(lambda: _tests(CHANNEL), theirs.fileno(), limits, user=0)
-        theirs.close()
-        self.socket = ours
 
-    def start(self, job: dict[str, Any], channel: int) -> None:
-        """Give it the solution's channel and what to run."""
-        socket.send_fds(self.socket, [b"\0"], [channel])
-        wire.send(self.socket.fileno(), [job["test"], job["entry_point"], job["context"]])
+def _serve(control: socket.socket, limits: dict[str, Any]) -> None:
+    fd = control.fileno()
+    folder = limits["folder"]
+    fresh = os.stat(folder).st_ctime_ns
+    while True:
+        solution = wire.receive(fd)
+        calls, asks = os.pipe()
+        hears, answers = os.pipe()
+        pid = os.fork()
+        if not pid:
+            _become(solution, (calls, answers), limits)
+        socket.send_fds(control, [b"\0"], (hears, asks))
+        for end in (calls, asks, hears, answers):
+            os.close(end)
+        if wire.receive(fd):  # whether its channel is closed: then it ends by itself, by what ended it
+            _await_end(pid)
+        _kill(pid)
+        _, status, usage = os.wait4(pid, 0)
+        is_dirty = os.stat(folder).st_ctime_ns != fresh
+        wire.send(fd, [status, usage.ru_utime + usage.ru_stime, is_dirty])
 
-    def close(self) -> None:
-        self.socket.close()
-        _kill(self.pid)
-        os.waitpid(self.pid, 0)
+
+def _become(solution: str, channel: tuple[int, int], limits: dict[str, Any]) -> None:
+    """The forked process: keep nothing of the parent's but the channel, be limited, define, answer, end."""
+    for number, end in zip(CHANNEL, channel, strict=True):
+        os.dup2(end, number)
+    os.closerange(CHANNEL[-1] + 1, MAX_FILES)
+    seconds = math.ceil(limits["seconds"]) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    _limited(limits, user=1)
+    _end_after(lambda: untrusted.serve(*CHANNEL, solution))
+
+
+def _limited(limits: dict[str, Any], user: int) -> None:
+    if own := limits["users"] and limits["users"] + user:
+        os.setgroups([])
+        os.setresgid(own, own, own)
+        os.setresuid(own, own, own)
+    if limits["seccomp"]:
+        seccomp.limit_program()
+    else:
+        os.setsid()
+
+
+def _end_after(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except wire.Closed:
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _await_end(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    select.select([descriptor], [], [], 1.0)
+    os.close(descriptor)
 
 
 def _kill(pid: int) -> None:
@@ -58,128 +119,25 @@ def _kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def _tests(control: int) -> None:
-    with socket.socket(fileno=control) as source:
-        while True:
-            message, (channel,), _, _ = socket.recv_fds(source, 1, 1)
-            if not message:
-                return
-            test, entry_point, context = wire.receive(control)
-            found = trusted.verdict(channel, test, entry_point, context)
-            os.close(channel)
-            wire.send(control, found)
-
-
-def _own_process(work: Any, channel: int, limits: dict[str, Any], *, user: int) -> None:
-    """What a forked process does: keep nothing of the parent's but the channel, be limited, work, and end."""
-    try:
-        os.setsid()
-        os.dup2(channel, CHANNEL)
-        os.closerange(CHANNEL + 1, 1 << 16)
-        if limits["users"]:
-            os.setgroups([])
-            os.setresgid(*[limits["users"] + user] * 3)
-            os.setresuid(*[limits["users"] + user] * 3)
-        cpu = math.ceil(limits["seconds"])
-        for kind, bound in (
-            (resource.RLIMIT_AS, limits["memory"]),
-            (resource.RLIMIT_FSIZE, limits["file_size"]),
-            (resource.RLIMIT_NOFILE, 64),
-            (resource.RLIMIT_CORE, 0),
-            *([(resource.RLIMIT_CPU, cpu + 1)] if user else []),
-            *([(resource.RLIMIT_NPROC, limits["threads"] + _OTHERS)] if user and limits["seccomp"] else []),
-        ):
-            resource.setrlimit(kind, (bound, bound))
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        if limits["seccomp"]:
-            seccomp.limit_program()
-        work()
-    except wire.Closed:
-        os._exit(0)
-    finally:
-        os._exit(1)
-
-
-class _Zygote:
-    def __init__(self, limits: dict[str, Any]) -> None:
-        self.limits = limits
-        self.tester: _Tester | None = None
-        self.scratch = os.stat(self.limits["folder"]).st_ctime_ns
-
-    def run(self, job: dict[str, Any], control: int) -> dict[str, Any]:
-        """Judge one program: {"status", "detail", "seconds", "dirty"}."""
-        start = time.monotonic()
-        if self.tester is None:
-            self.tester = _Tester(self.limits)
-        tester = self.tester
-        ours, theirs = socket.socketpair()
-        pid = os.fork()
-        if not pid:
-            _own_process(lambda: untrusted.serve(CHANNEL, job["solution"]), theirs.fileno(), self.limits, user=1)
-        theirs.close()
-        with ours:
-            tester.start(job, ours.fileno())
-        status, detail = self._wait(tester, start + self.limits["seconds"], control)
-        _kill(pid)
-        _, ended, usage = os.wait4(pid, 0)
-        if status == "gone":
-            status, detail = self._how_it_ended(ended, usage.ru_utime + usage.ru_stime)
-        if status not in ("passed", "wrong", "error"):
-            tester.close()
-            self.tester = None
-        dirty = os.stat(self.limits["folder"]).st_ctime_ns != self.scratch
-        return {"status": status, "detail": detail, "seconds": time.monotonic() - start, "dirty": dirty}
-
-    def _wait(self, tester: _Tester, deadline: float, control: int) -> tuple[str, str]:
-        poll = select.poll()
-        poll.register(tester.socket, select.POLLIN)
-        poll.register(control, 0)  # its end is told, too
-        while (left := deadline - time.monotonic()) > 0:
-            for fd, _ in poll.poll(left * 1000 + 1):
-                if fd == control:
-                    os._exit(0)  # nobody waits for the verdict; what we started ends with us
-                try:
-                    status, detail = wire.receive(fd)
-                except (wire.Closed, wire.Malformed):
-                    return "memory", "the process of the test ended"
-                return status, detail
-        return "timeout", ""
-
-    def _how_it_ended(self, ended: int, cpu: float) -> tuple[str, str]:
-        if not os.WIFSIGNALED(ended):
-            return "error", f"the solution's process exited with {os.waitstatus_to_exitcode(ended)}"
-        number = os.WTERMSIG(ended)
-        if number in (signal.SIGXCPU, signal.SIGKILL) and cpu >= self.limits["seconds"]:
-            return "timeout", ""
-        with contextlib.suppress(ValueError):
-            return "killed", f"the solution's process was ended by {signal.Signals(number).name}"
-        return "killed", f"the solution's process was ended by signal {number}"
-
-
-def _harden(limits: dict[str, Any]) -> tuple[int, int]:
-    """Out of reach for what is forked. Returns the files to read from and write to."""
-    libc = ctypes.CDLL(None, use_errno=True)
+def _harden(limits: dict[str, Any]) -> None:
+    """Limits that all share, and out of reach for what is forked. Raises OSError."""
     for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
-        if libc.prctl(option, value, 0, 0, 0):
+        if _libc.prctl(option, value, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
     os.environ.clear()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    source, sink = os.dup(0), os.dup(1)
-    null = os.open("/dev/null", os.O_RDWR)
+    bounds = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: MAX_FILES, resource.RLIMIT_FSIZE: limits["file_size"]}
+    bounds[resource.RLIMIT_AS] = limits["memory"]
+    if limits["seccomp"]:
+        bounds[resource.RLIMIT_NPROC] = limits["threads"] + _OTHERS
+    for kind, bound in bounds.items():
+        resource.setrlimit(kind, (bound, bound))
     if limits["seccomp"]:
         seccomp.limit_zygote()
-    wire.send(sink, "ready")  # the last that goes wrong went to stderr
+
+
+def _to_null() -> None:
+    null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    return source, sink
-
-
-def main() -> None:
-    limits = wire.receive(0)
-    source, sink = _harden(limits)
-    zygote = _Zygote(limits)
-    gc.collect()
-    gc.freeze()
-    with contextlib.suppress(wire.Closed):
-        while True:
-            wire.send(sink, zygote.run(wire.receive(source), source))
+    os.close(null)
