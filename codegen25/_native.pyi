@@ -97,3 +97,20 @@ class Engine:
     def threads(self) -> int: ...
     @property
     def isa(self) -> str: ...
+
+def longest_matches(
+    ids: NDArray[np.uint16],
+    suffixes: NDArray[np.uint32],
+    query: NDArray[np.uint16],
+    starts: NDArray[np.uint32],
+    limit: int,
+) -> NDArray[np.int64]:
+    """[starts]: how many ids of `query` from each start on stand in a row in `ids`, at most `limit`.
+
+    `suffixes` are places in `ids` in the order of what begins there.
+    """
+
+def occurrences(
+    ids: NDArray[np.uint16], suffixes: NDArray[np.uint32], query: NDArray[np.uint16]
+) -> tuple[int, int]:
+    """The ranks of the suffixes that begin with `query`, from and to."""

@@ -19,6 +19,7 @@
 
 #include "engine.h"
 #include "matrix.h"
+#include "suffixes.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -406,6 +407,7 @@ NB_MODULE(_native, m) {
         .def_prop_ro("weight_bytes", &PyEngine::weight_bytes)
         .def_prop_ro("threads", &PyEngine::threads)
         .def_prop_ro("isa", &PyEngine::isa);
+    bind_suffixes(m);
 }
 
 }  // namespace codegen25
