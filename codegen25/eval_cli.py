@@ -176,7 +176,7 @@ def _run(tasks: TaskSet, protocols: Sequence[str], out: Path | None, flags: dict
     )  # fmt: skip
     if asking.n > 1 and sampling.temperature == 0:
         say(f"--temperature 0 is greedy, all {asking.n} samples of a task will be the same")
-    engine, origin = _engine(flags)
+    engine, origin = _engine(flags, has_plain=generate.PLAIN in protocols)
     runs.claim(out, {"set": tasks.name, **origin, **_settings(asking)})
     columns = []
     with _bars(out) as progress:
@@ -202,7 +202,7 @@ def _settings(asking: Asking) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _engine(flags: dict[str, Any]) -> tuple[Engine, dict[str, Any]]:
+def _engine(flags: dict[str, Any], *, has_plain: bool) -> tuple[Engine, dict[str, Any]]:
     """Who answers, and what tells it apart from others."""
     if flags["endpoint"]:
         from codegen25.evaluate.endpoint import connect
@@ -213,6 +213,8 @@ def _engine(flags: dict[str, Any]) -> tuple[Engine, dict[str, Any]]:
             flags["endpoint"], flags["model"], template=formats[template] if template else None,
             api_key=_key(flags["api_key_file"]), concurrency=flags["concurrency"], timeout=flags["request_timeout"],
         )  # fmt: skip
+        if has_plain and not template:
+            endpoint.check_suffix()
         return endpoint, {"model": endpoint.model, "endpoint": endpoint.url, "template": template}
     from codegen25.complete import load
     from codegen25.evaluate.runs import weights
@@ -273,6 +275,7 @@ def judge(files: Sequence[Path], name: str | None, problems: Path | None, rule: 
       codegen25 eval judge ours.jsonl theirs.jsonl --report both.html
       codegen25 eval judge samples.jsonl --problems RandomSpanInfilling.jsonl.gz --rule suffix
     """
+    from codegen25.evaluate.infilling import set_of
     from codegen25.evaluate.judging import Column
     from codegen25.evaluate.samples import matching, read_samples
     from codegen25.evaluate.tasks import read_tasks
@@ -280,26 +283,13 @@ def judge(files: Sequence[Path], name: str | None, problems: Path | None, rule: 
     ks, route = _ks(flags["ks"]), _route(flags["unsafe"])
     read = [read_samples(file, say) for file in files]
     ids = [sample.task_id for samples in read for sample in samples]
-    tasks = read_tasks(problems) if problems else _problems(name or _set_of(ids, files[0]))
+    tasks = read_tasks(problems) if problems else _problems(name or set_of(ids, files[0]))
     columns = [
         Column(str(file), tuple(matching(samples, tasks, file, say)), rule=rule)
         for file, samples in zip(files, read, strict=True)
     ]
     results = [file.with_name(f"{file.name}_results.jsonl") for file in files]
     _judge(tasks, columns, files[0].with_name(f"{files[0].name}_verdicts.jsonl"), results, ks, route, flags, {})
-
-
-def _set_of(ids: Sequence[str], file: Path) -> str:
-    """The set that the first known id names."""
-    names = {
-        "HumanEval": "humaneval", "SingleLineInfilling": "single-line", "MultiLineInfilling": "multi-line",
-        "SeededSpanInfilling": "random-span",
-    }  # fmt: skip
-    known = [names[kind] for id in ids if (kind := id.partition("/")[0]) in names]
-    if not known:
-        shown = f"tasks like {ids[0]}" if ids else "no samples"
-        raise CodegenError(f"{file}: holds {shown}; name the tasks by --set or --problems")
-    return known[0]
 
 
 def _route(unsafe: bool) -> Route:

@@ -25,7 +25,7 @@ Reply = Callable[[Handler, dict[str, Any]], None]
 
 
 def answer(text: str, finish: str = "stop", **more: Any) -> dict[str, Any]:
-    return {"choices": [{"text": text, "finish_reason": finish} | more], "usage": {"prompt_tokens": 5}}
+    return {"choices": [{"text": text, "finish_reason": finish}]} | more
 
 
 def send(handler: Handler, body: Any, code: int = 200, **headers: str) -> None:
@@ -137,7 +137,7 @@ def test_stops_that_were_not_sent_end_the_answer_too(server: Server) -> None:
 
 
 def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
-    server.reply = lambda handler, body: send(handler, answer("    return", "length"))
+    server.reply = lambda handler, body: send(handler, answer("    return", "length", usage={"prompt_tokens": 5}))
     (completion,) = _endpoint(server).complete_batch(["a"], max_tokens=1, sampling=Sampling(), stop=())
     assert (completion.finish_reason, completion.prompt_tokens) == ("length", 5)
 
@@ -192,7 +192,12 @@ def test_what_may_pass_is_tried_again(how: str, server: Server) -> None:
 
 def test_a_server_that_never_answers(server: Server) -> None:
     over = threading.Event()
-    server.reply = lambda handler, body: (over.wait(60), _hang_up(handler, body))[1]
+
+    def wait(handler: Handler, body: dict[str, Any]) -> None:
+        over.wait(60)
+        _hang_up(handler, body)
+
+    server.reply = wait
     try:
         with pytest.raises(CodegenError, match=r"gave no answer within 0.1 s \(--request-timeout\), tried 3 times"):
             _complete(_endpoint(server, timeout=0.1), "a")
@@ -224,6 +229,21 @@ def test_a_server_without_suffix_is_told_from_others(code: int, server: Server) 
         _endpoint(server).infill_batch([("a", "b")], anchor=0, max_tokens=1, sampling=Sampling())
     with pytest.raises(UsageError, match="add --template"):
         _endpoint(server).infill_batch([("a", "b")], anchor=8, max_tokens=1, sampling=Sampling())
+
+
+def test_a_server_that_leaves_suffix_out_is_found_out(server: Server) -> None:
+    def counting(heeds: bool, counts: bool) -> Reply:
+        def count(handler: Handler, body: dict[str, Any]) -> None:
+            text = body["prompt"] + (body.get("suffix", "") if heeds else "")
+            send(handler, answer("x", usage={"prompt_tokens": len(text)} if counts else None))
+
+        return count
+
+    for server.reply in (counting(True, True), counting(False, False)):
+        _endpoint(server).check_suffix()
+    server.reply = counting(False, True)
+    with pytest.raises(CodegenError, match="leaves `suffix` out and does not say so; ask by --template"):
+        _endpoint(server).check_suffix()
 
 
 def test_a_server_that_is_down(server: Server) -> None:

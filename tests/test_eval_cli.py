@@ -126,6 +126,28 @@ def _solutions(**changes: str) -> list[dict[str, Any]]:
     ]
 
 
+def test_an_endpoint_without_suffix_is_not_scored_as_one_with_it(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reply = lambda handler, body: send(handler, answer("x", usage={"prompt_tokens": len(body["prompt"])}))
+    words = [
+        "eval",
+        "infilling",
+        "--endpoint",
+        server.url,
+        "--tasks",
+        "2",
+        "--no-judge",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(words) == 1
+    assert "leaves `suffix` out and does not say so" in capsys.readouterr().err
+    assert main([*words, "--protocol", "left-to-right"]) == 0
+    assert main([*words[:-1], str(tmp_path / "other"), "--template", "qwen", "--protocol", "anchored"]) == 0
+    assert "<|fim_suffix|>" in server.asked[-1]["prompt"]
+
+
 def test_two_files_of_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     right = _write(tmp_path / "right.jsonl", *_solutions())
     wrong = {"HumanEval/1": "    return [1]\n", "HumanEval/2": "    raise KeyError('<b>')\n"}
@@ -246,7 +268,8 @@ def test_scores_by_hand() -> None:
     assert (two.pass_at[1].value, two.pass_at[2].value) == pytest.approx((0.5, 2 / 3))
     assert _score("c", "www", finish="").ended is None and _score("c", "www", "left-to-right").ended is None
     pair = compare(one, _score("d", "wwp"))
-    assert pair and (pair.difference.value, pair.first_only, pair.second_only) == (pytest.approx(1 / 3), 1, 0)
+    assert pair and (pair.first_only, pair.second_only) == (1, 0)
+    assert pair.difference.value == pytest.approx(1 / 3)
     assert (compare(one, two) or pair).p is None
 
 

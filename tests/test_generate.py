@@ -78,12 +78,13 @@ def test_more_samples_and_tasks_go_on_from_fewer(model: Model, tmp_path: Path) -
 
 def test_what_is_asked(tmp_path: Path) -> None:
     tasks = TaskSet("t", (replace(TASK, task_id="HumanEval/0"),))
-    for protocol, question, options in [
+    asked: list[tuple[str, Any, dict[str, Any]]] = [
         (COMPLETION, TASK.prompt, {"stop": FUNCTION_STOPS}),
         (LEFT_TO_RIGHT, TASK.prompt, {"stop": FUNCTION_STOPS}),
         (PLAIN, (TASK.prompt, ""), {"anchor": 0}),
         (ANCHORED, (TASK.prompt, ""), {"anchor": 8}),
-    ]:
+    ]
+    for protocol, question, options in asked:
         engine = Scripted(lambda prompt: "x")
         _ask(engine, protocol, tasks, GREEDY, tmp_path / f"{protocol}.jsonl")
         assert engine.asked == [(question, {"max_tokens": 6, "sampling": Sampling(), **options})]

