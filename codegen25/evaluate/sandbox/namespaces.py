@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -106,6 +107,8 @@ def _start(plan: dict[str, Any]) -> None:
     _mount("", "/", flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     os.chdir(plan["cwd"])
     os.setsid()
+    for kind, bound in plan["bounds"]:
+        resource.setrlimit(kind, (bound, bound))
     if plan["user"]:
         os.setgroups([])
         os.setresgid(*[plan["user"]] * 3)

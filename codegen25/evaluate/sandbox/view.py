@@ -19,6 +19,9 @@ _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib64")
 _KILL, _SETGID, _SETUID = 5, 6, 7
 
 
+Bound = tuple[int, int]  # a kind of resource.setrlimit, and its value
+
+
 @dataclass(frozen=True)
 class View:
     """What is there: (source, path) that are bound, (target, path) of symbolic links, folders that are shown empty,
@@ -61,15 +64,14 @@ def _python() -> str:
     return f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def with_binds(view: View, *paths: str) -> View:
-    """The same with more of the host, read-only and at its own path."""
-    return replace(view, binds=(*view.binds, *((path, path) for path in paths)))
-
-
-def namespaces_command(view: View, command: Sequence[str], *, user: int = 0, privileged: bool = False) -> list[str]:
-    """`command` within the view by `namespaces.py`. For root: as `user`, or with the capabilities of a fork server."""
+def namespaces_command(
+    view: View, command: Sequence[str], *, user: int = 0, privileged: bool = False, bounds: Sequence[Bound] = ()
+) -> list[str]:
+    """`command` within the view by `namespaces.py`, with resource limits `bounds`. For root: as `user`, or with the
+    capabilities of a fork server."""
     capabilities = [_KILL, _SETGID, _SETUID] if privileged else []
-    plan = vars(view) | {"command": command, "cwd": "/tmp", "user": user, "capabilities": capabilities}
+    plan: dict[str, object] = vars(view) | {"command": command, "cwd": "/tmp", "user": user, "capabilities": capabilities}
+    plan["bounds"] = bounds
     script = str(Path(__file__).resolve().with_name("namespaces.py"))
     return [interpreter(), "-I", "-S", "-B", script, json.dumps(plan)]
 
