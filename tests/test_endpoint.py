@@ -222,6 +222,15 @@ def test_what_will_not_pass_is_said_at_once(how: str, server: Server) -> None:
     assert len(server.asked) == 1
 
 
+def test_when_one_fails_the_others_are_not_waited_for(server: Server) -> None:
+    def fail(handler: Handler, body: dict[str, Any]) -> None:
+        send(handler, {}, 503 if body["prompt"] == "busy" else 404)
+
+    server.reply = fail
+    with pytest.raises(CodegenError, match="answered 404"):
+        _complete(_endpoint(server, backoff=1e6), "busy", "lost")
+
+
 @pytest.mark.parametrize("code", [400, 500])
 def test_a_server_without_suffix_is_told_from_others(code: int, server: Server) -> None:
     server.reply = lambda h, b: send(h, {"error": {"message": "suffix is not currently supported"}}, code)

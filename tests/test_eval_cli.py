@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from publisher_folder import write_publisher_folder
 from test_endpoint import Server, answer, send, server
 
 from codegen25.cli import main
+from codegen25.eval_cli import evaluate
 from codegen25.evaluate.infilling import infilling_set
 from codegen25.evaluate.judge import Verdict
 from codegen25.evaluate.judging import Column, Judged, judge_columns
@@ -23,6 +25,7 @@ from codegen25.evaluate.scores import Score, compare, comparisons, report_json
 from codegen25.evaluate.tasks import Task, TaskSet
 
 __all__ = ["server"]  # the fixture
+ROOT = Path(__file__).parent.parent
 UNSAFE = ["--unsafe", "--timeout", "5"]
 
 
@@ -237,6 +240,16 @@ def test_bad_input_is_one_line(
     assert main(["eval", *words, *(["--unsafe"] if words[0] != "perplexity" else [])]) == code
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not Path("o").exists()
+
+
+def test_commands_that_people_are_told_are_commands() -> None:
+    """Those of docs/evaluation.md and of the help texts are parsed; running them takes hours."""
+    texts = [(ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"), evaluate.help or ""]
+    texts += [command.help or "" for command in evaluate.commands.values()]
+    told = [line.split() for text in texts for line in re.findall(r"^ +codegen25 eval (.*)$", text, re.MULTILINE)]
+    assert len(told) > 20
+    for name, *words in told:
+        evaluate.commands[name].make_context(name, words)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,14 +95,21 @@ class Endpoint:
             key = json.dumps(ask)
             bodies.append(shared | ask | {"seed": sampling.seed + seen[key]})
             seen[key] += 1
-        pool = ThreadPoolExecutor(self.concurrency)
+        pool, over = ThreadPoolExecutor(self.concurrency), threading.Event()
         try:
-            return list(pool.map(lambda body: self._completion(body, stops), bodies))
+            futures = [pool.submit(self._completion, body, stops, over) for body in bodies]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+            return [future.result() for future in futures]
         finally:
-            pool.shutdown(cancel_futures=True)
+            # When one failed, or the person gave up, the others are neither waited for nor tried again.
+            over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _completion(self, body: dict[str, Any], stops: tuple[str, ...]) -> Completion:
-        answer = self._asked("/completions", body)
+    def _completion(
+        self, body: dict[str, Any], stops: tuple[str, ...], over: threading.Event | None = None
+    ) -> Completion:
+        answer = self._asked("/completions", body, over or threading.Event())
         try:
             choice = answer["choices"][0]
             text, finish = choice["text"], choice.get("finish_reason")
@@ -116,13 +123,14 @@ class Endpoint:
         usage = answer.get("usage") or {}
         return Completion(kept, "length" if ended == "length" else "stop", (), (), int(usage.get("prompt_tokens") or 0))
 
-    def _asked(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """A JSON object. What may pass is tried again: no connection, no time, a cut answer, 408, 429 and 5xx."""
-        wait, why = self.backoff, ""
+    def _asked(self, path: str, body: dict[str, Any] | None, over: threading.Event) -> dict[str, Any]:
+        """A JSON object. What may pass is tried again until `over`: no connection, no time, a cut answer, 5xx …"""
+        seconds, why = self.backoff, ""
         for attempt in range(self.attempts):
             if attempt:
-                time.sleep(wait)
-                wait *= 2
+                if over.wait(seconds):
+                    break
+                seconds *= 2
             try:
                 return self._once(path, body)
             except urllib.error.HTTPError as error:
@@ -131,7 +139,7 @@ class Endpoint:
                     raise CodegenError(f"{self.url}: answered {error.code}: {said}{_hint(said, body)}") from error
                 why = f"answered {error.code}: {said}{_hint(said, body)}"
                 asked = error.headers.get("Retry-After", "")
-                wait = max(wait, min(60.0, float(asked))) if asked.isdigit() else wait
+                seconds = max(seconds, min(60.0, float(asked))) if asked.isdigit() else seconds
             except TimeoutError:
                 why = f"gave no answer within {self.timeout:g} s (--request-timeout)"
             except urllib.error.URLError as error:
@@ -171,7 +179,7 @@ def connect(url: str, model: str | None, **settings: Any) -> Endpoint:
     url = url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
     if model is not None:
         return Endpoint(url, model, **settings)
-    answer = Endpoint(url, "", **settings)._asked("/models", None)
+    answer = Endpoint(url, "", **settings)._asked("/models", None, threading.Event())
     try:
         return Endpoint(url, str(answer["data"][0]["id"]), **settings)
     except (KeyError, IndexError, TypeError) as error:
