@@ -15,11 +15,12 @@ from codegen25.model.checkpoint import DTYPES
 from codegen25.train.batches import Batches
 from codegen25.train.examples import Examples
 from codegen25.train.folders import Start, open_start, write_model
+from codegen25.train.heldout import open_heldout
 from codegen25.train.objective import Objective
 from codegen25.train.optim import Kind
 from codegen25.train.parallel import World, joined
 from codegen25.train.probe import gemm_peak, native_dtype
-from codegen25.train.stages import Stage, open_examples, steps_for
+from codegen25.train.stages import Stage, languages_of, open_examples, steps_for
 from codegen25.train.trainer import Extras, Means, Show, TrainConfig, Trainer
 
 MODEL, EVENTS = "model", "events"
@@ -124,7 +125,12 @@ def _extras(job: Job, began: Start, world: World) -> Extras:
         settings["objective"] = asdict(job.objective) | {"mixture": dict(job.objective.mixture)}
     begin = {"init": job.init} if job.init else {"shape": job.shape}
     start = {"data": str(job.data), **begin, "device": str(world.device)}
-    return Extras(settings, start, events=job.out / EVENTS if job.tensorboard and world.rank == 0 else None)
+    heldout = None
+    if job.evaluate_every:
+        heldout = open_heldout(
+            job.heldout, job.data, began.tokenizer, window=job.window, languages=languages_of(job.stage, job.languages)
+        )
+    return Extras(settings, start, heldout, events=job.out / EVENTS if job.tensorboard and world.rank == 0 else None)
 
 
 def _write(trainer: Trainer, began: Start, job: Job, world: World) -> None:

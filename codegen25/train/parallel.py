@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from codegen25.errors import CodegenError, say
 from codegen25.model.llama import Llama
@@ -158,3 +159,20 @@ def shard(learner: nn.Module, model: Llama, world: World) -> None:
     for block in model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(learner, mesh=mesh, mp_policy=policy)
+
+
+@torch.no_grad()
+def unsharded(model: Llama) -> Llama:
+    """A copy of a sharded model with all its weights, on every rank, all of which must ask; any other one itself."""
+    weights = dict(model.named_parameters())
+    if not any(isinstance(parameter, DTensor) for parameter in weights.values()):
+        return model
+    with torch.device("meta"):
+        copy = Llama(model.config)
+    for name, parameter in weights.items():
+        owner, _, leaf = name.rpartition(".")
+        tensor = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        setattr(copy.get_submodule(owner), leaf, nn.Parameter(tensor.detach(), requires_grad=False))
+    if model.config.tied:
+        copy.lm_head.weight = copy.embed_tokens.weight
+    return copy

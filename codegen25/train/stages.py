@@ -20,6 +20,11 @@ Stage = Literal["multi", "mono", "instruct"]
 SAMPLED = 4
 
 
+def languages_of(stage: Stage, languages: Collection[str]) -> Collection[str]:
+    """Those of a corpus that a stage learns; empty for all."""
+    return languages or (("python",) if stage == "mono" else ())
+
+
 def open_examples(
     data: Path, stage: Stage, tokenizer: Tokenizer, objective: Objective, languages: Collection[str], window: int
 ) -> Examples:
@@ -33,8 +38,8 @@ def open_examples(
     if stage == "instruct":
         return Instructions(read_instructions(data), tokenizer)
     if data.is_dir():
-        wanted = languages or (("python",) if stage == "mono" else ())
-        return Corrupted(CorpusTexts(data, tokenizer, languages=wanted), tokenizer, objective, fill=window)
+        texts = CorpusTexts(data, tokenizer, languages=languages_of(stage, languages))
+        return Corrupted(texts, tokenizer, objective, fill=window)
     if languages:
         raise UsageError(f"--languages: {data} is a file, of which every line is learned; leave it out")
     return Corrupted(read_texts(data), tokenizer, objective)

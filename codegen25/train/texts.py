@@ -45,6 +45,10 @@ class Texts(Protocol):
 
     def entry(self, number: int) -> Entry: ...
 
+    def language(self, number: int) -> str:
+        """That of the entry, known without reading it."""
+        ...
+
     def fingerprint(self) -> str:
         """A SHA-256, in hexadecimal, that differs when a text or their order does."""
         ...
@@ -62,7 +66,10 @@ class ListedTexts:
         return len(self._texts)
 
     def entry(self, number: int) -> Entry:
-        return Entry(self._texts[number], self._languages[number] if self._languages else "")
+        return Entry(self._texts[number], self.language(number))
+
+    def language(self, number: int) -> str:
+        return self._languages[number] if self._languages else ""
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -129,13 +136,16 @@ class CorpusTexts:
     def __len__(self) -> int:
         return len(self._places)
 
+    def language(self, number: int) -> str:
+        return str(self._names[self._language[number]])
+
     @cached_property
     def _control(self) -> npt.NDArray[np.int64]:
         return np.array(sorted(self._tokenizer.control.values()))
 
     def entry(self, number: int) -> Entry:
         ids = self._shard(int(self._shards[number])).document_ids(int(self._places[number]))
-        language = str(self._names[self._language[number]])
+        language = self.language(number)
         if not self._is_code[number]:
             return Entry("", language, tuple(ids.tolist()))
         ids = ids[:-1]  # the objective says where a document ends

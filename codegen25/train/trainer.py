@@ -16,21 +16,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from codegen25.errors import CodegenError
-from codegen25.model.llama import Llama, Packed
+from codegen25.model.llama import Llama
 from codegen25.train.batches import Batch, Batches, empty_batch
 from codegen25.train.checkpoints import Checkpoints
 from codegen25.train.guard import Guard
+from codegen25.train.heldout import HeldOut
 from codegen25.train.live import live_line
-from codegen25.train.loss import cross_entropy_sum
+from codegen25.train.loss import Learner
 from codegen25.train.optim import Kind, MasterOptimizer, Schedule
-from codegen25.train.parallel import World, shard
+from codegen25.train.parallel import World, shard, unsharded
 from codegen25.train.probe import training_flops
 from codegen25.train.record import RUN, Log, check_settings, drop_log_behind, environment, git_state, now, write_record
 
@@ -78,32 +78,17 @@ class Means:
     """FLOP/s that the device reaches in matrix products; with it, steps tell how much of it they use."""
 
 
-class Learner(nn.Module):
-    """The model with its loss, as one module: what FSDP gathers weights for."""
-
-    def __init__(self, model: Llama) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The sum of -log p over the batch's targets, fp32, in nats. Only states that predict reach the head."""
-        x_BTD = self.model.hidden(batch.tokens, batch.positions, Packed(batch.document))
-        wanted = batch.targets >= 0
-        return cross_entropy_sum(x_BTD[wanted], self.model.lm_head.weight, batch.targets[wanted])
-
-
 @dataclass(frozen=True)
 class Extras:
     """What a caller adds to a run.
 
     `settings` decide what is learned and must be the same when the run goes on; `start` is only written down.
-    `evaluate` measures the live model, `measured` by name; it is called on every rank. `events`: a folder for
-    TensorBoard.
+    `heldout` is what the live model is measured with. `events`: a folder for TensorBoard.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
-    evaluate: Callable[[], Mapping[str, Any]] | None = None
+    heldout: HeldOut | None = None
     events: Path | None = None
 
 
@@ -293,10 +278,9 @@ class Trainer:
         return total / max(1, targets), self.optimizer.norm()
 
     def _evaluate(self, write: Callable[[Mapping[str, Any]], None]) -> None:
-        if self.config.evaluate_every and self.extras.evaluate:
-            self.model.eval()
-            with torch.no_grad():
-                write({"step": self.step, "tokens": self.tokens, "evaluation": dict(self.extras.evaluate())})
+        if self.config.evaluate_every and self.extras.heldout:
+            found = self.extras.heldout.measure(unsharded(self.model), self.world)
+            write({"step": self.step, "tokens": self.tokens, "evaluation": found})
             self.model.train()
 
     def checkpoint(self) -> None:

@@ -1,0 +1,149 @@
+"""How a model that is being trained does on held-out documents: bits per byte by language, and spans filled exactly.
+
+A few documents of each language, the same at every measurement: what one is compared with is the run itself. Models
+are judged by `codegen25 eval`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codegen25.complete import Model
+from codegen25.data.corpus import MANIFEST
+from codegen25.engine.torch import TorchBackend
+from codegen25.errors import CodegenError
+from codegen25.model.llama import Llama
+from codegen25.tokenizer import Tokenizer
+from codegen25.train.batches import Batch, pack, permuted, to_batch
+from codegen25.train.loss import Learner
+from codegen25.train.objective import Example
+from codegen25.train.parallel import World
+from codegen25.train.texts import CorpusTexts, Texts, read_texts
+
+# Documents of a language, and lines that are cut out of documents, of all languages together.
+DOCUMENTS, HOLES = 8, 16
+# Lines around a hole that the model sees, and tokens that it may answer.
+BEFORE, AFTER, ANSWER = 24, 12, 48
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The beginning of a held-out document: `<|endoftext|>` and ids, and how many bytes these are."""
+
+    language: str
+    ids: list[int]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A line, and some lines around it."""
+
+    before: str
+    line: str
+    after: str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is measured with."""
+
+    pieces: Sequence[Piece]
+    holes: Sequence[Hole]
+    tokenizer: Tokenizer
+
+    def measure(self, model: Llama, world: World) -> dict[str, Any]:
+        """Bits per byte by language and of all, and the share of lines that greedy infilling gives back exactly.
+
+        Ranks, each with the whole model, share the documents; every rank gets the result of all.
+        """
+        rank, size = world.rank, world.size
+        learner = Learner(model)
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            nats = {i: _nats(learner, self.pieces[i], world) for i in range(rank, len(self.pieces), size)}
+            exact = self._exact(model, self.holes[rank::size])
+        languages = sorted({piece.language for piece in self.pieces})
+        mine = [[sum(n for i, n in nats.items() if self.pieces[i].language == name) for name in languages], [exact]]
+        sums = world.sums([value for part in mine for value in part])
+        sizes: Counter[str] = Counter()
+        for piece in self.pieces:
+            sizes[piece.language] += piece.bytes
+        bits = {name: total / math.log(2) / sizes[name] for name, total in zip(languages, sums, strict=False)}
+        bits["all"] = sum(sums[:-1]) / math.log(2) / sizes.total()
+        found: dict[str, Any] = {"bits_per_byte": {name: round(value, 4) for name, value in bits.items()}}
+        if self.holes:
+            found["infill_exact"] = round(sums[-1] / len(self.holes), 4)
+        return found
+
+    def _exact(self, model: Llama, holes: Sequence[Hole]) -> int:
+        if not holes:
+            return 0
+        asked = Model(TorchBackend(model), self.tokenizer)
+        answers = asked.infill_batch([(hole.before, hole.after) for hole in holes], max_tokens=ANSWER)
+        return sum(answer.text.strip() == hole.line.strip() for answer, hole in zip(answers, holes, strict=True))
+
+
+def _nats(learner: Learner, piece: Piece, world: World) -> float:
+    batch: Batch = to_batch(pack([Example(piece.ids, [True] * len(piece.ids))], len(piece.ids))).to(world.device)
+    return float(learner(batch))
+
+
+def open_heldout(
+    path: Path | None, data: Path, tokenizer: Tokenizer, *, window: int, languages: Collection[str] = ()
+) -> HeldOut:
+    """Of the file of JSON lines at `path`, or the held-out split of the corpus `data`. `languages` as in training.
+
+    Raises `CodegenError` when there is neither, or nothing in it.
+    """
+    if path is not None:
+        texts: Texts = read_texts(path)
+    elif (data / MANIFEST).exists():
+        texts = CorpusTexts(data, tokenizer, "heldout", languages)
+    else:
+        raise CodegenError(f"{data}: holds nothing to measure with; name a JSONL file as --heldout, or leave out "
+                           "--evaluate-every")  # fmt: skip
+    pieces, holes = _drawn(texts, tokenizer, window)
+    if not pieces:
+        raise CodegenError(f"{path or data}: its held-out documents are empty; name a JSONL file as --heldout")
+    return HeldOut(pieces, holes, tokenizer)
+
+
+def _drawn(texts: Texts, tokenizer: Tokenizer, window: int) -> tuple[list[Piece], list[Hole]]:
+    """Documents in an order by chance that is always the same, until there are enough of each language."""
+    count = len(texts.sizes)
+    seen: Counter[str] = Counter()
+    pieces, holes = [], []
+    for place in range(count):
+        number = permuted(place, count, "heldout")
+        language = texts.language(number) or UNKNOWN
+        if seen[language] == DOCUMENTS:
+            continue
+        text = texts.entry(number).text
+        if not text.strip():
+            continue
+        seen[language] += 1
+        ids = tokenizer.encode(text)[: window - 1]
+        pieces.append(Piece(language, [tokenizer.eot, *ids], len(tokenizer.decode_bytes(ids))))
+        if len(holes) < HOLES and (hole := _hole(text, random.Random(number))):
+            holes.append(hole)
+    return pieces, holes
+
+
+def _hole(text: str, rng: random.Random) -> Hole | None:
+    """A line that is neither blank nor the first."""
+    lines = text.splitlines(keepends=True)
+    wanted = [n for n in range(1, len(lines)) if lines[n].strip()]
+    if not wanted:
+        return None
+    n = rng.choice(wanted)
+    line, end = lines[n].rstrip("\r\n"), lines[n][len(lines[n].rstrip("\r\n")) :]
+    return Hole("".join(lines[max(0, n - BEFORE) : n]), line, end + "".join(lines[n + 1 : n + 1 + AFTER]))
