@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from codegen25.errors import CodegenError, UsageError, say
+from codegen25.options import flags, json_option, loading
 from codegen25.terminal import Bars, lines, needs_extra, write, write_json
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from codegen25.evaluate.judging import Column
     from codegen25.evaluate.tasks import TaskSet
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
 SETS = ("single-line", "multi-line", "random-span")
 PROTOCOLS = ("left-to-right", "plain", "anchored")
@@ -26,24 +26,9 @@ TEMPLATES = ("starcoder", "qwen", "deepseek", "codellama", "codegen25")
 RULES = {"end": "to its end", "line": "one line", "suffix": "to the suffix"}
 
 
-def _flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-_local = _flags(
-    click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps)."),
-    click.option("--threads", type=int, show_default="all", help="Cores to use on a CPU."),
-    click.option("--bits", type=click.Choice([4, 8]), show_default="8", help="On a CPU: of weights not yet quantized."),
-)
-_asked = _flags(
+_asked = flags(
     click.option("--model", show_default="nano", help="As in complete; with --endpoint, the model's name there."),
-    _local,
+    loading,
     click.option("--endpoint", metavar="URL", help="A server that speaks OpenAI's API, instead of a model here."),
     click.option("--template", type=click.Choice(TEMPLATES), help="Ask an endpoint for holes in this format."),
     click.option("--api-key-file", type=FILE, help="Of the endpoint."),
@@ -56,13 +41,13 @@ _asked = _flags(
     click.option("--tasks", "count", type=int, show_default="all", help="So many of the tasks, drawn by the seed."),
     click.option("--batch", type=click.IntRange(min=1), default=32, help="Answers side by side; changes time alone."),
 )
-_judged = _flags(
+_judged = flags(
     click.option("--k", "ks", default="1,10,100", help="Of pass@k, where all tasks have as many samples."),
     click.option("--timeout", type=click.FloatRange(min=0.01), default=10.0, help="Seconds of a program."),
     click.option("--workers", type=click.IntRange(min=1), show_default="all cores", help="Programs at a time."),
     click.option("--unsafe", is_flag=True, help="Run the programs WITHOUT A SANDBOX, with your rights."),
     click.option("--report", type=FILE, help="Write an HTML page of scores, answers and how they failed."),
-    _json,
+    json_option,
 )
 _out = click.option("--out", type=FILE, help="Folder of samples and scores; the same command goes on from it.")
 _no_judge = click.option("--no-judge", is_flag=True, help="Only make the samples; run nothing.")
@@ -345,7 +330,7 @@ def _judge(
 @evaluate.command()
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="PATH...")
 @click.option("--model", default="nano", help="As in complete.")
-@_local
+@loading
 @click.option("--window", type=click.IntRange(min=2), default=1024, help="Tokens of context, at most the model's.")
 @click.option("--stride", type=click.IntRange(min=1), show_default="half the window", help="Between windows.")
 @click.option("--files", type=click.IntRange(min=1), show_default="all", help="So many, drawn by the seed.")
@@ -353,7 +338,7 @@ def _judge(
 @click.option("--seed", type=int, default=0, help="Of the choice of files and spans.")
 @click.option("--spans", is_flag=True, help="Also one span of lines in each file, plain, anchored and left to right.")
 @click.option("--anchor", default="8", metavar="LINES|all", help="Lines of an anchored span.")
-@_json
+@json_option
 def perplexity(paths: Sequence[Path], as_json: bool, **flags: Any) -> None:
     """Bits per byte of texts, by language.
 

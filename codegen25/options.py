@@ -1,0 +1,30 @@
+"""Options that commands share, each written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order they are to be shown."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+# The names are those of the arguments of `load`.
+loading = flags(
+    click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps)."),
+    click.option("--threads", type=int, show_default="all", help="Cores to use on a CPU."),
+    click.option("--bits", type=click.Choice([4, 8]), show_default="8", help="On a CPU: of weights not yet quantized."),
+)
