@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_corpus
 import tiny_gguf
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen25.data.document import Document, Evidence, content_id, write_documents
+from codegen25 import cli
 from codegen25.errors import CodegenError
 from codegen25.model.checkpoint import load_llama
 from codegen25.model.gguf import GGUF
@@ -25,8 +26,6 @@ from codegen25.train import __main__ as command
 from codegen25.train.nano import BORDERS, ENDINGS, NEW_CONTROL, start
 
 OLD = len(tiny_gguf.TOKENS)
-
-FILE = Evidence("file", "LICENSE", "MIT License", 0.99)
 
 
 @pytest.fixture(scope="module")
@@ -152,66 +151,67 @@ def run(*arguments: object) -> None:
     args.run_command(args)
 
 
-def corpus(path: Path) -> Path:
+def corpus(folder: Path) -> Path:
     texts = [
-        f'def f_{n}(x):\n    """Add {n}."""\n    return x + {n}\n\n\ndef g_{n}(x):\n    y = x * {n}\n    return y\n'
+        f'def f_{n}(x):\n    """Add {n} to a number that is given as x, and return what that makes. No more."""\n'
+        f"    y = x + {n}\n    z = y\n\n    return z\n\n\nclass C_{n}:\n    def g_{n}(self, x):\n        y = x * {n}\n"
+        "        # A comment that makes this method long enough to be a document of its own, as methods must be.\n"
+        "        # It says nothing else.\n        return y\n"
         for n in range(30)
     ]
-    write_documents(
-        path, [Document(content_id(t), t, "s", "1", f"{n}.py", "MIT", FILE, "python") for n, t in enumerate(texts)]
+    small_corpus.write_corpus(
+        folder, {"train": [[small_corpus.document(t, path=f"{n}.py") for n, t in enumerate(texts)]]}
     )
-    return path
+    return folder
 
 
 def test_documents_are_deterministic(tmp_path: Path) -> None:
-    source = corpus(tmp_path / "corpus.jsonl")
-    made = []
-    for name, seed, hash_seed in (("a", 0, "1"), ("b", 0, "2"), ("c", 1, "1")):
+    source = corpus(tmp_path / "corpus")
+    made: dict[str, list[str]] = {}
+    for name, course, seed, hash_seed in (("a", "mono", 0, "1"), ("b", "mono", 0, "2"), ("c", "mono", 1, "1"),
+                                          ("d", "multi", 0, "1")):  # fmt: skip
         out = tmp_path / name
-        options = ["--corpus", source, "--out", out, "--seed", str(seed), "--characters", "20", "300"]
+        options = ["--corpus", source, "--course", course, "--out", out, "--seed", str(seed)]
         subprocess.run(
             [sys.executable, "-m", "codegen25.train", "documents", *map(str, options)],
             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[1])},
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        made.append(out.read_bytes())
-    assert made[0] == made[1] != made[2]
-    texts = [json.loads(line)["content"] for line in made[0].splitlines()]
-    assert sum(text.startswith("def f_") and "def g_" not in text for text in texts) == 30
-    assert sum(text.startswith("def g_") for text in texts) == 30
-    assert sum("def f_" in text and "def g_" in text for text in texts) == 6, "a file in ten functions"
-    assert sorted(made[0].splitlines()) != made[0].splitlines()
+        made[name] = [json.loads(line)["content"] for line in out.read_text().splitlines()]
+    assert made["a"] == made["b"] != made["c"]
+    assert not set(made["a"]) & set(made["d"])
+    described = [{t for t in made[name] if t.startswith("def f_") and "class" not in t} for name in ("a", "d")]
+    assert [len(texts) for texts in described] == [21, 9]
+    methods = {t for t in made["a"] if t.startswith(("class C_", "def g_"))}
+    files = {t for t in made["a"] if t.startswith("def f_") and "class C_" in t}
+    assert (len(methods), len(files)) == (10, 2), "half as many, and one in eight"
+    assert sorted(made["a"]) != made["a"]
 
 
-def test_the_recipe_end_to_end(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_recipe_end_to_end(source: Path, tmp_path: Path) -> None:
     run("start", "--gguf", source, "--out", tmp_path / "start")
-    run("documents", "--corpus", corpus(tmp_path / "c"), "--out", tmp_path / "d", "--characters", "20", "300")
-    places = ("--data", tmp_path / "d", "--init", tmp_path / "start", "--out", tmp_path / "run")
-    options = "--warmup 1 --documents-per-step 2 --window 200 --dtype float32 --new-rows"
-    settings = (*places, *options.split(), str(OLD))
-    run("run", *settings, "--steps", "2")
-    run("run", *settings, "--steps", "3")
-    run(
-        "model",
-        "--run",
-        tmp_path / "run",
+    run("documents", "--corpus", corpus(tmp_path / "c"), "--course", "mono", "--out", tmp_path / "d")
+    options = f"--steps 2 --warmup 1 --documents-per-step 2 --window 200 --dtype float32 --new-rows {OLD}"
+    places = [
+        "--data",
+        tmp_path / "d",
         "--init",
         tmp_path / "start",
         "--out",
-        tmp_path / "end",
-        "--dtype",
+        tmp_path / "run",
+        "--model-dtype",
         "float32",
-    )
-    assert "step 3" in capsys.readouterr().out
-    run("blend", "--start", tmp_path / "start", "--trained", tmp_path / "end", "--new-rows", str(OLD), "--weight",
+    ]
+    assert cli.main(["train", "--stage", "mono", *map(str, places), *options.split()]) == 0
+    run("blend", "--start", tmp_path / "start", "--trained", tmp_path / "run/model", "--new-rows", str(OLD), "--weight",
         "0.25", "--out", tmp_path / "blend")  # fmt: skip
     begun, ended, blended = (
-        load_llama(tmp_path / name, dtype="float32", notice=pytest.fail) for name in ("start", "end", "blend")
+        load_llama(tmp_path / name, dtype="float32", notice=pytest.fail) for name in ("start", "run/model", "blend")
     )
     assert begun.config == ended.config
     assert not torch.equal(begun.embed_tokens.weight, ended.embed_tokens.weight)
-    assert from_folder(tmp_path / "end").control == from_folder(tmp_path / "start").control
+    assert from_folder(tmp_path / "run/model").control == from_folder(tmp_path / "start").control
     for (name, a), b, mean in zip(begun.named_parameters(), ended.parameters(), blended.parameters(), strict=True):
         old = OLD if name == "embed_tokens.weight" else len(a)
         torch.testing.assert_close(mean[:old], (0.75 * a + 0.25 * b)[:old])
@@ -219,23 +219,21 @@ def test_the_recipe_end_to_end(source: Path, tmp_path: Path, capsys: pytest.Capt
     assert from_folder(tmp_path / "blend").control == from_folder(tmp_path / "start").control
 
 
-@pytest.mark.parametrize("verb", [[], ["start"], ["documents"], ["run"], ["model"], ["blend"]])
+@pytest.mark.parametrize("verb", [[], ["start"], ["documents"], ["blend"]])
 def test_help_shows_examples_that_parse(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command._parser().parse_args([*verb, "--help"])
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and "examples:" in shown
     lines = [line.split()[3:] for line in shown.splitlines() if line.startswith("  python -m codegen25.train ")]
-    assert [line[0] for line in lines] == (verb or ["start", "documents", "run", "model", "blend"])
+    assert [line[0] for line in lines] == (verb or ["start", "documents", "blend"])
     for line in lines:
         command._parser().parse_args(line)
 
 
 BAD = {
     "start": "--gguf {0}/none.gguf --out {0}/o",
-    "documents": "--corpus {0}/none.jsonl --out {0}/o",
-    "run": "--data {0}/none.jsonl --init {0}/none --out {0}/o --steps 1",
-    "model": "--run {0}/none --init {1} --out {0}/o",
+    "documents": "--corpus {0}/none --course mono --out {0}/o",
     "blend": "--start {1} --trained {0}/none --new-rows 1 --out {0}/o",
 }
 
@@ -253,7 +251,7 @@ def test_errors_are_one_line(
 
 
 def test_a_corpus_without_functions(tmp_path: Path) -> None:
-    write_documents(tmp_path / "c", [Document("i", "x = 1\n", "s", "1", "p", "MIT", FILE, "python")])
-    with pytest.raises(CodegenError, match="has no two functions"):
-        run("documents", "--corpus", tmp_path / "c", "--out", tmp_path / "d")
+    small_corpus.write_corpus(tmp_path / "c", {"train": [[small_corpus.document("x = 1\n")]]})
+    with pytest.raises(CodegenError, match="has 0 functions"):
+        run("documents", "--corpus", tmp_path / "c", "--course", "multi", "--out", tmp_path / "d")
     assert not (tmp_path / "d").exists()
