@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codegen25 import __version__
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.options import flags, json_option, loading
 from codegen25.terminal import Bars, lines, needs_extra, write, write_json
@@ -304,7 +305,7 @@ def _judge(
     with _bars(kept) as progress:
         judged = judge_columns(
             columns, tasks, lambda programs: judge(programs, limits=limits, workers=flags["workers"], route=route),
-            kept, f"{limits} {'unsafe' if route == 'unsafe' else 'sandbox'}", progress,
+            kept, f"{limits} {'unsafe' if route == 'unsafe' else 'sandbox'} {__version__}", progress,
         )  # fmt: skip
     for path, one in zip(results, judged, strict=True):
         write_results(path, one)
