@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from codegen25.model.llama import Llama, Packed
 from codegen25.train.batches import Batch
 
+# Logits that live at a time: more take memory, fewer make the products small.
+CHUNK = 1 << 25
+
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Both gradients are taken in the forward pass, while a chunk's logits exist; the backward pass scales them."""
@@ -17,36 +20,40 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=x_ND.device)
-        grad_x, grad_weight = torch.empty_like(x_ND), None
-        if ctx.needs_input_grad[1]:  # of a frozen head it would be a third of the work, for nothing
-            grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32)
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        grad_x = torch.empty_like(x_ND) if wants_x else None
+        # Of a frozen head it would be a third of the work, for nothing.
+        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
+        p_NV = weight_VD.new_empty(min(chunk, len(x_ND)), len(weight_VD), dtype=torch.float32)
         for start in range(0, len(x_ND), chunk):
-            x, target = x_ND[start : start + chunk], targets_N[start : start + chunk]
+            x, target = x_ND[start : start + chunk], targets_N[start : start + chunk, None]
             logits = (x @ weight_VD.T).float()
-            log_z = logits.logsumexp(-1)
-            total += (log_z - logits.gather(1, target[:, None])[:, 0]).sum()
+            p = torch.softmax(logits, -1, out=p_NV[: len(x)])
+            # The likeliest token tells the normalizer: `logsumexp` takes longer than all three products do.
+            log_z = logits.amax(-1) - p.amax(-1).log()
+            total += (log_z - logits.gather(1, target)[:, 0]).sum()
             # d loss / d logits = softmax - one-hot
-            probability = torch.exp_(logits.sub_(log_z[:, None]))
-            probability.scatter_add_(1, target[:, None], torch.full_like(target, -1, dtype=torch.float32)[:, None])
-            gradient = probability.to(x.dtype)
-            grad_x[start : start + chunk] = gradient @ weight_VD
+            p.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
+            gradient = p.to(x.dtype)
+            if grad_x is not None:
+                grad_x[start : start + chunk] = gradient @ weight_VD
             if grad_weight is not None:
                 grad_weight += gradient.T @ x
         ctx.save_for_backward(grad_x, None if grad_weight is None else grad_weight.to(weight_VD.dtype))
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        grad_x, grad_weight = ctx.saved_tensors
-        scaled = None if grad_weight is None else grad_weight * grads[0].to(grad_weight.dtype)
-        return grad_x * grads[0].to(grad_x.dtype), scaled, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_x, grad_weight = (None if one is None else one * grads[0].to(one.dtype) for one in ctx.saved_tensors)
+        return grad_x, grad_weight, None, None
 
 
-def cross_entropy_sum(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int = 256) -> Tensor:
+def cross_entropy_sum(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int | None = None) -> Tensor:
     """The sum over N states of -log p(target), fp32, in nats; x and weight in one dtype, targets int64 in [0, V).
 
-    Without states (N = 0) the sum and both gradients are zero.
+    `chunk` states are worked on at a time. Without states (N = 0) the sum and both gradients are zero.
     """
+    chunk = chunk or max(1, CHUNK // len(weight_VD))
     total: Tensor = _ChunkedCrossEntropy.apply(x_ND, weight_VD, targets_N, chunk)  # type: ignore[no-untyped-call]
     return total
 
