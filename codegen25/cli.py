@@ -7,27 +7,29 @@ in one line; 130 interrupted. A reader that goes away (`| head`) ends the comman
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from codegen25 import __version__
+from codegen25.attribute_cli import attribute
 from codegen25.bench.cli import bench
 from codegen25.data_cli import data
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.eval_cli import evaluate
+from codegen25.options import flags, json_option, loading
 from codegen25.report_cli import plan, report
 from codegen25.serve_cli import serve
-from codegen25.terminal import Answers, lines, note_unfinished, to_json, write, write_json, write_table
+from codegen25.terminal import Answers, lines, needs_extra, note_unfinished, to_json, write, write_json, write_table
 from codegen25.train_cli import train
 
 if TYPE_CHECKING:
-    from codegen25.complete import Completion
+    from codegen25.attribute.inline import Inline
+    from codegen25.complete import Completion, Model
     from codegen25.files import Source
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 ANCHOR = "8"  # as in complete.py, which is too slow to import for a help text
 FOLDER = click.Path(path_type=Path)
@@ -67,33 +69,15 @@ def _fail(code: int, message: str) -> int:
 # --------------------------------------------------------------------------------------------------------- shared flags
 
 
-def _flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, in the order they are to be shown."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
 _model = click.option(
     "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
 )
-# The names are those of the arguments of `load`.
-_loading = _flags(
-    click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps)."),
-    click.option("--threads", type=int, show_default="all", help="Cores to use on a CPU."),
-    click.option("--bits", type=click.Choice([4, 8]), show_default="8", help="On a CPU: of weights not yet quantized."),
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-_text = _flags(
+_text = flags(
     click.argument("text", required=False),
     click.option("--file", type=FOLDER, help="Read the text from this file (UTF-8)."),
 )
 # The names are those of the fields of `Sampling`.
-_sampling = _flags(
+_sampling = flags(
     click.option("--temperature", type=float, default=0.0, help="0 is greedy: always the likeliest."),
     click.option("--top-k", type=int, default=0, help="Keep the K likeliest tokens; 0 keeps all."),
     click.option("--top-p", type=float, default=1.0, help="Keep the likeliest with this much in sum."),
@@ -101,7 +85,7 @@ _sampling = _flags(
     click.option("--repetition-penalty", type=float, default=1.0, help="Above 1: repeat less."),
     click.option("--seed", type=int, default=0, help="Same seed, same text."),
 )
-_generation = _flags(
+_generation = flags(
     click.option(
         "--max-tokens", type=click.IntRange(min=0), default=128,
         help="New tokens at most, for each hole; 0 gives an empty text that says `length`.",
@@ -110,6 +94,10 @@ _generation = _flags(
     _sampling,
     click.option("--logprobs", is_flag=True, help="Add log-probabilities; without --json, a table of tokens."),
 )  # fmt: skip
+_attribution = flags(
+    click.option("--attribute", "index", type=FOLDER, metavar="INDEX", help="Say where text stands in this corpus."),
+    click.option("--policy", help="With --attribute: licences that may be repeated; `permissive`, or a TOML file."),
+)
 
 
 @click.group(context_settings=SETTINGS, invoke_without_command=True)
@@ -140,11 +128,13 @@ def cli(context: click.Context) -> None:
 @_model
 @_generation
 @click.option("--n", type=click.IntRange(min=1), default=1, help="How many completions.")
-@_json
-@_loading
+@_attribution
+@json_option
+@loading
 def complete(
     text: str | None, file: Path | None, model: str, n: int, max_tokens: int, stop: tuple[str, ...], logprobs: bool,
-    as_json: bool, device: str, threads: int | None, bits: int | None, **sampling: Any,
+    index: Path | None, policy: str | None, as_json: bool, device: str, threads: int | None, bits: int | None,
+    **sampling: Any,
 ) -> None:  # fmt: skip
     """Continue TEXT, a file, or standard input (-).
 
@@ -168,17 +158,57 @@ def complete(
     if n > 1 and chosen.temperature == 0:
         say(f"--temperature 0 is greedy, all {n} completions will be the same")
     loaded = load(model, device=device, threads=threads, bits=bits)
+    inline = _inline(index, policy, loaded)
+    loaded = inline.drafting() if inline else loaded
     answers = Answers([f"completion {number}" for number in range(1, n + 1)], loaded.tokenizer, logprobs)
     on_text = answers.stream if n == 1 and not (as_json or logprobs) else None
-    completions = loaded.samples(prompt, n, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text)
+    completions = loaded.samples(
+        prompt, n, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text, guard=inline and inline.guard
+    )
     if completions[0].trimmed:
         say(f"the text is over the model's window; only its last {completions[0].prompt_tokens} tokens were used")
     if as_json:
-        found = [to_json(completion, logprobs) for completion in completions]
+        found = [to_json(completion, logprobs) | _attributed(inline, completion) for completion in completions]
         write_json({"model": model, "prompt_tokens": completions[0].prompt_tokens, "completions": found})
         return
     answers.finish(completions)
     note_unfinished(answers.names, completions, max_tokens)
+    _note_attribution(answers.names, inline, completions)
+
+
+def _inline(index: Path | None, policy: str | None, model: Model) -> Inline | None:
+    """What --attribute and --policy ask for."""
+    if index is None:
+        if policy is not None:
+            raise UsageError("--policy: an index is needed to know licences by; name it with --attribute")
+        return None
+    with needs_extra("attribute", "--attribute"):
+        from codegen25.attribute.inline import Inline
+
+        return Inline(index, policy, model)
+
+
+def _attributed(inline: Inline | None, completion: Completion) -> dict[str, Any]:
+    """What --json adds to a completion."""
+    if inline is None:
+        return {}
+    from codegen25.attribute.inline import to_json as match_to_json
+
+    return {"attribution": [match_to_json(one) for one in inline.of(completion.text)], "refused": completion.refused}
+
+
+def _note_attribution(names: Sequence[str], inline: Inline | None, completions: Sequence[Completion]) -> None:
+    """Where texts come from, and what the policy did, a line each."""
+    if inline is None:
+        return
+    from codegen25.attribute.inline import told
+
+    for name, completion in zip(names, completions, strict=True):
+        for match in inline.of(completion.text):
+            say(told(name, match))
+        if completion.refused:
+            ended = ", and ended there" if completion.finish_reason == "content_filter" else ", and went on differently"
+            say(f"{name}: the policy refused {completion.refused} tokens{ended}")
 
 
 def _source(text: str | None, file: Path | None) -> Source:
@@ -215,12 +245,13 @@ def _check_stop(stop: tuple[str, ...]) -> None:
 @click.option("--apply", is_flag=True, help="Put the text into FILE.")
 @_model
 @_generation
-@_json
-@_loading
+@_attribution
+@json_option
+@loading
 def infill(
     file: Path, at: tuple[str, ...], anchor: str | None, plain: bool, apply: bool, model: str, max_tokens: int,
-    stop: tuple[str, ...], logprobs: bool, as_json: bool, device: str, threads: int | None, bits: int | None,
-    **sampling: Any,
+    stop: tuple[str, ...], logprobs: bool, index: Path | None, policy: str | None, as_json: bool, device: str,
+    threads: int | None, bits: int | None, **sampling: Any,
 ) -> None:  # fmt: skip
     """Write what is missing in FILE at a cursor, or at several.
 
@@ -250,11 +281,14 @@ def infill(
         check_replaceable(file)
     loaded = load(model, device=device, threads=threads, bits=bits)
     cursors = [source.cursor(offset) for offset in offsets]
+    inline = _inline(index, policy, loaded)
+    loaded = inline.drafting() if inline else loaded
     answers = Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
     on_text = None if as_json or logprobs else answers.stream
     completions = loaded.infill_holes(
-        source.parts(offsets), anchor=anchored, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
-    )
+        source.parts(offsets), anchor=anchored, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text,
+        guard=inline and inline.guard,
+    )  # fmt: skip
     if completions[0].trimmed:
         say(f"{file}: over the model's window; only {completions[0].prompt_tokens} tokens around the holes were used")
     if not as_json:
@@ -268,10 +302,13 @@ def infill(
         # Also when the file cannot be written: what the model said is not lost.
         if as_json:
             places = [{"line": cursor.line, "column": cursor.column} for cursor in cursors]
-            found = [place | to_json(c, logprobs) for place, c in zip(places, completions, strict=True)]
+            told = [to_json(c, logprobs) | _attributed(inline, c) for c in completions]
+            found = [place | one for place, one in zip(places, told, strict=True)]
             write_json({"file": str(file), "holes": found, "applied": applied})
     if not apply:
         note_unfinished(answers.names, completions, max_tokens)
+    if not as_json:
+        _note_attribution(answers.names, inline, completions)
 
 
 def _anchor_lines(anchor: str | None, plain: bool) -> int | None:
@@ -311,8 +348,8 @@ def _apply(file: Path, source: Source, offsets: Sequence[int], completions: Sequ
 @cli.command()
 @_text
 @_model
-@_json
-@_loading
+@json_option
+@loading
 def score(
     text: str | None, file: Path | None, model: str, as_json: bool, device: str, threads: int | None, bits: int | None
 ) -> None:
@@ -409,6 +446,7 @@ def quantize(model: str, bits: str, out: Path) -> None:
     write_quantized(resolve(model), out, bits=int(bits), notice=say)
 
 
+cli.add_command(attribute)
 cli.add_command(bench)
 cli.add_command(data)
 cli.add_command(evaluate)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from codegen25 import infill
 from codegen25.config import ModelConfig
 from codegen25.engine import healing
+from codegen25.engine.answer import Guard
 from codegen25.engine.backend import Backend
 from codegen25.engine.decode import Finish, Request, decode
 from codegen25.engine.sampling import GREEDY, Sampling, log_softmax
@@ -38,7 +39,8 @@ class Completion:
     """What the model added. `tokens` are its ids without the control token that ended it, `logprobs` natural logs.
 
     The first token may begin with bytes of the prompt (see `healing`); `text` never does. `prompt_tokens` counts the
-    prompt after it was fitted to the window; `trimmed` says whether some of it had to go.
+    prompt after it was fitted to the window; `trimmed` says whether some of it had to go. `refused` counts the tokens
+    that a guard refused, each of which another one replaced, but for the last where the answer ends for it.
     """
 
     text: str
@@ -47,6 +49,7 @@ class Completion:
     logprobs: tuple[float, ...]
     prompt_tokens: int
     trimmed: bool = False
+    refused: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Options(TypedDict, total=False):
     """What the methods of `Model` take beside their texts.
 
     `extra`: texts that the answer may repeat, such as other open files. They make it come sooner and never change it.
+    `guard` makes what watches an answer and may refuse its tokens, one for each (`engine.answer.Guard`).
     """
 
     max_tokens: int  # 128
@@ -126,6 +130,7 @@ class Options(TypedDict, total=False):
     stop: Sequence[str]  # none; the answer ends in front of the first of these
     extra: Sequence[str]
     on_text: OnText | None
+    guard: Callable[[], Guard] | None
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class _Options:
     stop: Sequence[str] = ()
     extra: Sequence[str] = ()
     on_text: OnText | None = None
+    guard: Callable[[], Guard] | None = None
 
     def __post_init__(self) -> None:
         for name, strings in (("stop", self.stop), ("extra", self.extra)):
@@ -210,6 +216,7 @@ class Model:
                 Request(
                     ids, self._text_vocabulary, frozenset({self.tokenizer.eot}), required, wanted.max_tokens,
                     tuple(wanted.stop), wanted.sampling, index, related=self._related(wanted),
+                    guard=wanted.guard() if wanted.guard else None,
                 )
             )  # fmt: skip
         return self._run(requests, trimmed, wanted.on_text)
@@ -273,7 +280,7 @@ class Model:
     def _hole_request(self, ids: Sequence[int], required: bytes, wanted: _Options, index: int) -> Request:
         return Request(
             ids, self.span_vocabulary, infill.stops(self.tokenizer), required, wanted.max_tokens, tuple(wanted.stop),
-            wanted.sampling, index, related=self._related(wanted),
+            wanted.sampling, index, related=self._related(wanted), guard=wanted.guard() if wanted.guard else None,
         )  # fmt: skip
 
     def _related(self, wanted: _Options) -> tuple[tuple[int, ...], ...]:
@@ -292,6 +299,7 @@ class Model:
         texts: list[list[str]] = [[] for _ in requests]
         tokens: list[list[tuple[int, float]]] = [[] for _ in requests]
         finish: list[Finish] = ["length"] * len(requests)
+        refused = [0] * len(requests)
         for piece in decode(self.scheduler, self.tokenizer, requests):
             texts[piece.request].append(piece.text)
             if piece.token is not None:
@@ -300,11 +308,12 @@ class Model:
                 on_text(piece.request, piece.text)
             if piece.finish:
                 finish[piece.request] = _reason(self.tokenizer, requests[piece.request], piece.finish, piece.stop_id)
+                refused[piece.request] = piece.counts.refused if piece.counts else 0
         return [
             Completion(
-                "".join(text), end, tuple(t for t, _ in ids), tuple(lp for _, lp in ids), len(request.prompt), cut
+                "".join(text), end, tuple(t for t, _ in ids), tuple(lp for _, lp in ids), len(request.prompt), cut, no
             )
-            for text, end, ids, request, cut in zip(texts, finish, tokens, requests, trimmed, strict=True)
+            for text, end, ids, request, cut, no in zip(texts, finish, tokens, requests, trimmed, refused, strict=True)
         ]
 
     def score(self, text: str) -> Score:

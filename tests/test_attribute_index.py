@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attributed import HERE
 from small_corpus import document, many, write_corpus, write_shard
 
 from codegen25.attribute.build import Built, build_index, indexer, left_out
@@ -19,19 +20,6 @@ from codegen25.data.corpus import Corpus
 from codegen25.data.engine import Engine
 from codegen25.errors import CodegenError
 from codegen25.tokenizer import family
-
-
-class InProcess(Engine):
-    """The tasks of an engine, one after the other, in this process."""
-
-    def start(self) -> None:
-        pass
-
-    def run(self, make, arguments, items):  # type: ignore[no-untyped-def]
-        return map(make(*arguments), items)
-
-
-HERE = InProcess()
 
 
 @pytest.fixture
@@ -82,7 +70,7 @@ def test_killed_and_resumed(corpus: Corpus, tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, 'tests')\n"
         "from codegen25.attribute import build as b; from codegen25.data.corpus import Corpus\n"
-        "from codegen25.tokenizer import family; from test_attribute_index import HERE\n"
+        "from codegen25.tokenizer import family; from attributed import HERE\n"
         "def slow(done, total):\n    print(done, flush=True); time.sleep(60 if done == 1 else 0)\n"
         "b.build_index(Corpus(Path(sys.argv[1])), Path(sys.argv[2]), family(), HERE, progress=slow)\n"
     )

@@ -27,8 +27,8 @@ ROWS: list[set[str]] = [
     {"complete"},
     {"editing"},
     {"__init__"},
-    {"serve", "train", "evaluate", "terminal"},
-    {"bench", "data_cli", "eval_cli", "report_cli", "serve_cli", "train_cli"},
+    {"serve", "train", "evaluate", "attribute", "options", "terminal"},
+    {"attribute_cli", "bench", "data_cli", "eval_cli", "report_cli", "serve_cli", "train_cli"},
     {"cli"},
     {"__main__"},
 ]

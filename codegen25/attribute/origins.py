@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codegen25.attribute.index import IndexedShard
 from codegen25.attribute.suffixes import Ids
@@ -51,16 +50,11 @@ class Describer:
             self._newlines[id] = tokenizer.token_bytes(id).count(b"\n")
         self._copyright = lru_cache(maxsize=1024)(self._copyright_lines)
 
-    def lines(self, shard: IndexedShard, document: int, start: int, end: int) -> tuple[int, int]:
-        """The first and the last line of ids from `start` to `end` of a document; its metadata prefix is none."""
+    def line(self, shard: IndexedShard, document: int, start: int) -> int:
+        """The line in which an id of a document begins, from 1; a metadata prefix, which ends with one, is no line."""
         ids = shard.shard.document_ids(document)
-        counts: NDArray[np.int64] = self._newlines[ids[:end]]
-        has_prefix = ids.size and self._tokenizer.is_control(int(ids[0])) and int(ids[0]) != self._tokenizer.eot
-        first = 1 + int(counts[:start].sum()) - bool(has_prefix)
-        spelled = self._tokenizer.decode_bytes(ids[start:end].tolist())
-        skipped = len(spelled) - len(spelled.lstrip())
-        first_inside = spelled[:skipped].count(b"\n")
-        return first + first_inside, first + spelled.rstrip().count(b"\n")
+        has_prefix = self._tokenizer.is_control(int(ids[0])) and int(ids[0]) != self._tokenizer.eot
+        return 1 + int(self._newlines[ids[:start]].sum()) - bool(has_prefix)
 
     def origin(self, shard: IndexedShard, document: int, first_line: int, last_line: int) -> Origin:
         """All that the corpus knows of a document."""

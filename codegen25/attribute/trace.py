@@ -7,9 +7,9 @@ is judged by its whole lexemes, not by tokens: see `Rule`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -99,10 +99,10 @@ class Tracer:
         """Raises CodegenError when the index is of another vocabulary than the tokenizer's."""
         check_vocabulary(index.folder, index.vocabulary, tokenizer)
         self.index, self.tokenizer, self.rule = index, tokenizer, rule or Rule()
-        self._left_out = left_out(tokenizer)
-        self._lengths = np.zeros(1 << 16, np.int64)
+        self.left_out = left_out(tokenizer)
+        self.lengths = np.zeros(1 << 16, np.int64)
         for id in tokenizer.tokens_starting_with(b""):
-            self._lengths[id] = len(tokenizer.token_bytes(id))
+            self.lengths[id] = len(tokenizer.token_bytes(id))
         self._describer = Describer(tokenizer)
         self._stream = lru_cache(maxsize=256)(self._document_stream)
 
@@ -125,14 +125,15 @@ class Tracer:
 
     def _verbatim(self, text: str) -> Iterator[Match]:
         ids = np.array(self.tokenizer.encode(text), np.uint16)
-        offsets = np.concatenate([[0], np.cumsum(self._lengths[ids])])
-        starts = np.flatnonzero(~self._left_out[ids]).astype(np.uint32)
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[ids])])
+        starts = np.flatnonzero(~self.left_out[ids]).astype(np.uint32)
         words, data = _Words(text), text.encode()
         shards = [shard.tokens for shard in self.index.shards]
         reached = -1
         # A token holds few lexemes but for ruled lines, which are no match anyway.
         for first, last in maximal(shards, ids, starts, max(1, self.rule.lexemes // 4)):
-            start, end = int(offsets[first]), int(offsets[last])
+            start = begin = int(offsets[first])
+            end = int(offsets[last])
             if not self._tells(words, start - _REACH, end + _REACH, self.rule.lexemes):
                 continue
             places, count = self._places([shard.tokens for shard in self.index.shards], ids[first:last])
@@ -141,7 +142,11 @@ class Tracer:
             if not self._tells(words, start, end, self.rule.lexemes) or int(words.ends[inside.stop - 1]) <= reached:
                 continue
             reached = int(words.ends[inside.stop - 1])
-            yield self._match(data, int(words.starts[inside.start]), reached, "verbatim", inside, count, places)
+            start = int(words.starts[inside.start])
+            # From the first token, whose line is known, to the first lexeme: it may stand on either side.
+            down = data.count(b"\n", begin, start) - data.count(b"\n", start, begin)
+            lines = partial(self._lines, down, data.count(b"\n", start, reached))
+            yield self._match(data, (start, reached), "verbatim", inside.stop - inside.start, count, places, lines)
 
     def _tells(self, words: _Words, start: int, end: int, least: int) -> bool:
         """Whether there are enough lexemes in the bytes, and enough different ones."""
@@ -202,7 +207,7 @@ class Tracer:
                 continue
             reached = at + length
             start, end = int(ours.starts[at]) - room, int(ours.starts[reached - 1] + ours.lengths[reached - 1]) - room
-            yield self._match(text.encode(), start, end, "normalized", inside, len(same), same)
+            yield self._match(text.encode(), (start, end), "normalized", length, len(same), same, self._stream_lines)
 
     def _renamed(self, ours: Stream, first: int, last: int, places: list[_Place]) -> tuple[int, int, list[_Place]]:
         """Where the longest run begins that some places have but for names, how long it is, and those places."""
@@ -226,8 +231,8 @@ class Tracer:
     # --------------------------------------------------------------------------------------------------- matches
 
     def _match(
-        self, data: bytes, start: int, end: int, kind: Literal["verbatim", "normalized"], inside: slice, count: int,
-        places: list[_Place],
+        self, data: bytes, span: tuple[int, int], kind: Literal["verbatim", "normalized"], lexemes: int, count: int,
+        places: list[_Place], lines: Callable[[_Place], tuple[int, int]],
     ) -> Match:  # fmt: skip
         by_source: dict[str, _Place] = {}
         for place in places:
@@ -235,19 +240,19 @@ class Tracer:
             if source not in by_source or _date(place) < _date(by_source[source]):
                 by_source[source] = place
         sources = sorted(by_source, key=lambda source: (_date(by_source[source]), source))
-        origins = tuple(self._origin(by_source[source], kind) for source in sources[:MOST_ORIGINS])
-        begin = len(data[:start].decode(errors="ignore"))
-        length = len(data[start:end].decode(errors="ignore"))
-        lexemes, common = inside.stop - inside.start, len(sources) > self.rule.sources
-        return Match(begin, begin + length, kind, lexemes, count, tuple(sources), common, origins)
+        named = [by_source[source] for source in sources[:MOST_ORIGINS]]
+        origins = tuple(self._describer.origin(one.shard, one.document, *lines(one)) for one in named)
+        start, end = (len(data[:at].decode(errors="ignore")) for at in span)
+        return Match(start, end, kind, lexemes, count, tuple(sources), len(sources) > self.rule.sources, origins)
 
-    def _origin(self, place: _Place, kind: str) -> Origin:
-        if kind == "verbatim":
-            lines = self._describer.lines(place.shard, place.document, place.start, place.end)
-        else:
-            theirs = self._stream(place.shard, place.document)
-            lines = theirs.line(place.start), theirs.line(place.end - 1)
-        return self._describer.origin(place.shard, place.document, *lines)
+    def _lines(self, down: int, more: int, place: _Place) -> tuple[int, int]:
+        """The first and the last line of a match that begins `down` lines below its first token."""
+        first = self._describer.line(place.shard, place.document, place.start) + down
+        return first, first + more
+
+    def _stream_lines(self, place: _Place) -> tuple[int, int]:
+        theirs = self._stream(place.shard, place.document)
+        return theirs.line(place.start), theirs.line(place.end - 1)
 
 
 def _date(place: _Place) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,17 @@ from codegen25.engine.sampling import GREEDY, Sampling
 from codegen25.errors import CodegenError
 from codegen25.tokenizer import Tokenizer
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "content_filter"]
+# Tokens that a guard may refuse in one answer before it ends.
+MOST_REFUSED = 8
+
+
+class Guard(Protocol):
+    """Watches one answer while it is written."""
+
+    def allows(self, answer: bytes) -> bool:
+        """Whether the answer may go on to be this: all of it so far, the token to come included. Asked every token."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,9 @@ class Request:
 
     `related` are texts that the answer may repeat, such as the files open beside this one: drafts are looked up in
     them, and they never change what the answer is.
+
+    A `guard` refuses tokens, and the next likeliest (or another draw) comes in their place. An answer in which it
+    refuses too many ends with "content_filter". Every request needs a guard of its own.
     """
 
     prompt: Sequence[int]
@@ -47,17 +60,19 @@ class Request:
     index: int = 0  # of samples from one prompt: each has its own random numbers
     deadline: float | None = None
     related: tuple[Sequence[int], ...] = ()
+    guard: Guard | None = None
 
 
 @dataclass
 class Counts:
-    """Tokens: of prompts, of those the ones that a cache had, all that ran through the model, drafted, accepted."""
+    """Tokens: of prompts, of those a cache had, all that ran in the model, drafted, accepted; refused by guards."""
 
     prompt: int = 0
     reused: int = 0
     computed: int = 0
     drafted: int = 0
     accepted: int = 0
+    refused: int = 0
 
     def add(self, other: Counts) -> None:
         self.prompt += other.prompt
@@ -65,6 +80,7 @@ class Counts:
         self.computed += other.computed
         self.drafted += other.drafted
         self.accepted += other.accepted
+        self.refused += other.refused
 
 
 class OutOfMemory(CodegenError, MemoryError):
@@ -101,6 +117,7 @@ class Answer:
         self._tokenizer, self._allowed = tokenizer, allowed
         self._banned = np.flatnonzero(~request.vocabulary)
         self._added = 0
+        self._bytes = b""  # all of the answer, for its guard
         self._held = ""
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._rng = np.random.default_rng([request.sampling.seed, request.index])
@@ -121,6 +138,10 @@ class Answer:
         """
         request = self.request
         token = self._choose(logits)
+        if request.guard is not None:
+            token = self._guarded(request.guard, logits, token)
+            if self.finish:
+                return token, Piece(self.number, self._held, None, 0.0, self.finish, counts=self.counts)
         if token in request.stop_ids:
             self.finish = "stop"
             return token, Piece(self.number, self._held, None, 0.0, "stop", token, counts=self.counts)
@@ -143,6 +164,23 @@ class Answer:
             logits = raw.copy()
         logits[self._banned] = -np.inf
         return sampling.choose(logits, choice, self._rng)
+
+    def _guarded(self, guard: Guard, logits: sampling.Row, token: int) -> int:
+        """The token, or another one that the guard allows; ends the answer when it has refused too many."""
+        while token not in self.request.stop_ids and not guard.allows(self._bytes + self._fresh(token)):
+            self.counts.refused += 1
+            if self.counts.refused > MOST_REFUSED:
+                self.finish = "content_filter"
+                return token
+            logits = logits.copy()
+            logits[token] = -np.inf
+            token = self._choose(logits)
+        self._bytes += b"" if token in self.request.stop_ids else self._fresh(token)
+        return token
+
+    def _fresh(self, token: int) -> bytes:
+        """What a token adds to the answer: its bytes, less those that only repeat the prompt."""
+        return self._tokenizer.token_bytes(token)[len(self.required) :]
 
     def _accept(self, token: int, logprob: float, late: bool) -> Piece:
         """Put a token's bytes behind the answer, less those that only repeat the prompt."""
