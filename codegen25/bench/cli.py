@@ -21,6 +21,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 SHAPES = ("nano", "1b", "7b")
 PEERS = ("llama.cpp", "transformers", "openvino")
 DATA_PEERS = ("datatrove",)
+ATTRIBUTE_PEERS = ("infini-gram",)
 FOLDER = click.Path(path_type=Path)
 
 
@@ -223,6 +224,30 @@ def sandbox(samples: int, seed: int, route: Route, as_json: bool, **shared: Any)
 def _sandbox_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
     with needs_extra("eval", "bench sandbox"):
         from codegen25.bench import sandbox as benchmark
+
+        yield from benchmark.run(options, **arguments)
+
+
+@bench.command()
+@click.argument("corpus", type=FOLDER)
+@click.option("--count", type=click.IntRange(min=1), default=1000, help="Excerpts that are planted; fresh snippets.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other texts.")
+@click.option("--peers", default="infini-gram", help="infini-gram, or none.")
+@_shared(rounds=3, peers=False)
+def attribute(corpus: Path, count: int, seed: int, as_json: bool, **shared: Any) -> None:
+    """Attribution on CORPUS, which needs the splits train and heldout: speed, rightness, and infini-gram beside it.
+
+    \b
+    Example:
+      codegen25 bench attribute starter --json
+    """
+    options = _options(**shared, known=ATTRIBUTE_PEERS)
+    _show(as_json, options, _attribute_figures(options, folder=corpus, count=count, seed=seed))
+
+
+def _attribute_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
+    with needs_extra("attribute", "bench attribute"):
+        from codegen25.bench import attribute as benchmark
 
         yield from benchmark.run(options, **arguments)
 

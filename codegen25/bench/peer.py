@@ -44,12 +44,16 @@ PEERS = {
         8 * GIB,
         ({"dtype": "float32"}, {"dtype": "bfloat16"}),
     ),
+    "hf-trainer": Recipe(
+        "hf_trainer.py", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0"), 8 * GIB
+    ),
     "openvino": Recipe("openvino.py", ("openvino-genai==2026.4.1.0",), GIB),
     "datatrove": Recipe(
         "datatrove.py",
         ("datatrove==0.10.1", "orjson==3.13.0", "regex==2026.11.19", "tokenizers==0.23.3", "xxhash==3.8.2"),
         GIB // 4,
     ),
+    "infini-gram": Recipe("infini_gram.py", ("infini-gram==2.6.0",), GIB // 8),
 }
 
 
