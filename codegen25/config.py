@@ -140,6 +140,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 # Our own sizes, and the publisher's. `nano` continues SmolLM2-135M and keeps its vocabulary.
 SHAPES: dict[str, ModelConfig] = {
+    "pico": ModelConfig(49216, 256, 768, 8, 4, 2, 64, 2048, tied=True),
     "nano": ModelConfig(49216, 576, 1536, 30, 9, 3, 64, 8192, 100000.0, 1e-5, tied=True),
     "350m": ModelConfig(51200, 1024, 2816, 24, 16, 8, 64, 2048, tied=True),
     "1b": ModelConfig(51200, 2048, 5632, 22, 32, 4, 64, 2048),

@@ -9,13 +9,17 @@ from typing import Any
 import click
 
 from codegen25.config import SHAPES
-from codegen25.errors import CodegenError, say
-from codegen25.terminal import count, needs_extra, write_json
+from codegen25.errors import CodegenError, UsageError, say
+from codegen25.terminal import count, needs_extra, write, write_json
 
 FOLDER = click.Path(path_type=Path)
 # Read by libraries when they are loaded. A thread that sleeps between two small products costs half of the speed; huge
 # pages help the products with the vocabulary.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "active", "THP_MEM_ALLOC_ENABLE": "1"}
+
+# Options that --adapt has alone, and those that it shares.
+ADAPTING = frozenset(["minutes", "lora_rank", "merge"])
+OF_BOTH = frozenset(["init", "out", "steps", "rate", "documents_per_step", "window", "seed", "dtype"])
 
 
 class _Mixture(click.ParamType):
@@ -30,7 +34,8 @@ class _Mixture(click.ParamType):
 
 
 @click.command()
-@click.option("--data", type=FOLDER, required=True, help="A corpus's folder, or a JSONL file.")
+@click.option("--data", type=FOLDER, help="A corpus's folder, or a JSONL file.")
+@click.option("--adapt", type=FOLDER, help="A repository of yours to adapt --init to, by LoRA.")
 @click.option("--init", metavar="MODEL", help="Begin with this model: a folder, a hub id, or a built-in name.")
 @click.option("--shape", type=click.Choice(list(SHAPES)), help="Begin from nothing, in this shape.")
 @click.option(
@@ -67,14 +72,21 @@ class _Mixture(click.ParamType):
 @click.option("--compile", is_flag=True, help="Compile blocks; on a CPU it needs a C++ compiler.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that make batches ahead.")
 @click.option("--tensorboard", is_flag=True, help="Write its events to RUN/events, too.")
+@click.option("--minutes", type=float, default=10.0, help="With --adapt: how long, about, measuring included.")
+@click.option("--lora-rank", type=click.IntRange(min=1), default=16, help="With --adapt: of the sums.")
+@click.option("--merge/--no-merge", default=True, help="With --adapt: write RUN/model beside RUN/adapter.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object at the end.")
 @needs_extra("torch")
-def train(as_json: bool, tensorboard: bool, **flags: Any) -> None:
+def train(as_json: bool, tensorboard: bool, adapt: Path | None, **flags: Any) -> None:
     """Train a model, or go on with a run.
 
     RUN gets run.json (settings and starts), log.jsonl (a line a step), checkpoint (the newest state, exact) and, when
     the command ends or is stopped, model: a folder that every other command and transformers load. Stopped or killed at
     any moment, the same command goes on, to the bit. Under torchrun weights are sharded over its processes.
+
+    With --adapt a model (nano, when no --init is given) learns the files of a repository by low-rank sums, and some
+    that are held out tell what it brought. Secrets, generated and minified files stay out, licences do not matter for
+    code of one's own. RUN/adapter is what PEFT reads, RUN/model the two merged.
 
     \b
     Examples:
@@ -82,11 +94,21 @@ def train(as_json: bool, tensorboard: bool, **flags: Any) -> None:
       codegen25 train --data corpus --init runs/multi/model --stage mono --out runs/mono --steps 500
       codegen25 train --data pairs.jsonl --init runs/mono/model --stage instruct --out runs/instruct --steps 200
       torchrun --nproc-per-node 2 -m codegen25 train --data corpus --init nano --out runs/two --steps 100
+      codegen25 train --adapt ~/my-project --init nano --out runs/mine --minutes 10
     """
     if tensorboard:
         _check_tensorboard()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    given = _given()
+    if adapt is not None:
+        _adapt(adapt, given, as_json)
+        return
+    if odd := sorted(ADAPTING & given.keys()):
+        raise UsageError(f"{_option(odd[0])}: is for --adapt; leave it out")
+    if flags["data"] is None:
+        raise UsageError("give --data, what is to be learned, or --adapt with a repository")
+    flags = {name: value for name, value in flags.items() if name not in ADAPTING}
     from codegen25.train.job import Job, run
     from codegen25.train.live import print_live
 
@@ -97,6 +119,36 @@ def train(as_json: bool, tensorboard: bool, **flags: Any) -> None:
         write_json(made)
         return
     say(f"{made['run']}: at step {made['step']} of {made['steps']}, {made['tokens']:,} tokens; {made['model']} written")
+
+
+def _given() -> dict[str, Any]:
+    """The options that stand on the command line, by their names."""
+    context = click.get_current_context()
+    on_it = click.core.ParameterSource.COMMANDLINE
+    return {name: value for name, value in context.params.items() if context.get_parameter_source(name) is on_it}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _adapt(repository: Path, given: dict[str, Any], as_json: bool) -> None:
+    """Adapt a model to a repository, and say what that brought."""
+    fields = {name: value for name, value in given.items() if name not in ("adapt", "as_json")}
+    if odd := sorted(fields.keys() - ADAPTING - OF_BOTH):
+        raise UsageError(f"{_option(odd[0])}: has no meaning with --adapt; leave it out")
+    with needs_extra("data", "train --adapt"):
+        from codegen25.train.adapt import Adaptation, describe, run
+    from codegen25.train.live import print_live
+    from codegen25.train.lora import Lora
+
+    if (rank := fields.pop("lora_rank", None)) is not None:
+        fields["lora"] = Lora(rank, 2.0 * rank)
+    made = run(Adaptation(repository, **fields), say, print_live)
+    if as_json:
+        write_json(made)
+    else:
+        write(describe(made))
 
 
 def _fields(flags: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class HeldOut:
     pieces: Sequence[Piece]
     holes: Sequence[Hole]
     tokenizer: Tokenizer
+    stop: Sequence[str] = ()
+    """What ends an answer beside `<eom>`."""
 
     def measure(self, model: Llama, world: World) -> dict[str, Any]:
         """Bits per byte by language and of all, and the share of lines that greedy infilling gives back exactly.
@@ -88,7 +90,8 @@ class HeldOut:
         if not holes:
             return 0
         asked = Model(TorchBackend(model), self.tokenizer)
-        answers = asked.infill_batch([(hole.before, hole.after) for hole in holes], max_tokens=ANSWER)
+        asking = [(hole.before, hole.after) for hole in holes]
+        answers = asked.infill_batch(asking, max_tokens=ANSWER, stop=self.stop)
         return sum(answer.text.strip() == hole.line.strip() for answer, hole in zip(answers, holes, strict=True))
 
 
@@ -111,21 +114,26 @@ def open_heldout(
     else:
         raise CodegenError(f"{data}: holds nothing to measure with; name a JSONL file as --heldout, or leave out "
                            "--evaluate-every")  # fmt: skip
-    pieces, holes = _drawn(texts, tokenizer, window)
+    pieces, holes = drawn(texts, tokenizer, window)
     if not pieces:
         raise CodegenError(f"{path or data}: its held-out documents are empty; name a JSONL file as --heldout")
     return HeldOut(pieces, holes, tokenizer)
 
 
-def _drawn(texts: Texts, tokenizer: Tokenizer, window: int) -> tuple[list[Piece], list[Hole]]:
-    """Documents in an order by chance that is always the same, until there are enough of each language."""
+def drawn(
+    texts: Texts, tokenizer: Tokenizer, window: int, *, documents: int = DOCUMENTS, holes: int = HOLES, each: int = 1
+) -> tuple[list[Piece], list[Hole]]:
+    """Documents in an order by chance that is always the same, until there are enough of each language.
+
+    Up to `holes` lines are cut out of them, up to `each` of a document.
+    """
     count = len(texts.sizes)
     seen: Counter[str] = Counter()
-    pieces, holes = [], []
+    pieces, cut = list[Piece](), list[Hole]()
     for place in range(count):
         number = permuted(place, count, "heldout")
         language = texts.language(number) or UNKNOWN
-        if seen[language] == DOCUMENTS:
+        if seen[language] == documents:
             continue
         text = texts.entry(number).text
         if not text.strip():
@@ -133,17 +141,17 @@ def _drawn(texts: Texts, tokenizer: Tokenizer, window: int) -> tuple[list[Piece]
         seen[language] += 1
         ids = tokenizer.encode(text)[: window - 1]
         pieces.append(Piece(language, [tokenizer.eot, *ids], len(tokenizer.decode_bytes(ids))))
-        if len(holes) < HOLES and (hole := _hole(text, random.Random(number))):
-            holes.append(hole)
-    return pieces, holes
+        cut += _holes(text, min(each, holes - len(cut)), random.Random(number))
+    return pieces, cut
 
 
-def _hole(text: str, rng: random.Random) -> Hole | None:
-    """A line that is neither blank nor the first."""
+def _holes(text: str, count: int, rng: random.Random) -> list[Hole]:
+    """Lines that are neither blank nor the first, at most `count`."""
     lines = text.splitlines(keepends=True)
     wanted = [n for n in range(1, len(lines)) if lines[n].strip()]
-    if not wanted:
-        return None
-    n = rng.choice(wanted)
+    return [_hole(lines, n) for n in rng.sample(wanted, min(count, len(wanted)))]
+
+
+def _hole(lines: Sequence[str], n: int) -> Hole:
     line, end = lines[n].rstrip("\r\n"), lines[n][len(lines[n].rstrip("\r\n")) :]
     return Hole("".join(lines[max(0, n - BEFORE) : n]), line, end + "".join(lines[n + 1 : n + 1 + AFTER]))
