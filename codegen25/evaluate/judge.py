@@ -17,7 +17,7 @@ from typing import Literal, Protocol, cast, get_args
 
 from codegen25.engine.machine import usable_cores
 from codegen25.errors import CodegenError
-from codegen25.evaluate.sandbox.cell import Cell, Way
+from codegen25.evaluate.sandbox.cell import REMEDY, Cell, Way
 
 # Programs that are under way for each worker, so that none waits for the reader of verdicts.
 AHEAD = 4
@@ -105,11 +105,10 @@ def available_route(route: Route = "auto") -> Way:
         try:
             _Cell(way, LIMITS).close()
         except CodegenError as error:
-            failed.append(str(error))
+            failed.append(str(error).removesuffix(f"; {REMEDY}"))
         else:
             return way
-    remedy = "install bubblewrap (apt-get install bubblewrap) and allow user namespaces, or choose --unsafe"
-    raise CodegenError(f"programs cannot be run protected here ({'; '.join(failed)}); {remedy}")
+    raise CodegenError(f"programs cannot be run protected here ({'; '.join(failed)}); {REMEDY}")
 
 
 def judge(
@@ -119,16 +118,18 @@ def judge(
 
     `workers` is how many run side by side, by default one a core. Raises CodegenError as `available_route` does.
     """
-    way = available_route(route)
+    way = available_route() if route == "auto" else route
     count = workers or usable_cores()
     waiting: deque[Future[Verdict]] = deque()
-    cells: SimpleQueue[_Cell | None] = SimpleQueue()
-    for _ in range(count):
-        cells.put(None)
+    cells: SimpleQueue[_Cell | int] = SimpleQueue()
+    for number in range(count):
+        cells.put(number)
 
     def run(program: Program) -> Verdict:
-        cell = cells.get() or _Cell(way, limits)
+        cell = cells.get()
         try:
+            if isinstance(cell, int):
+                cell = _Cell(way, limits, cell)
             return cell.judge(program)
         finally:
             cells.put(cell)
@@ -144,15 +145,15 @@ def judge(
     finally:
         pool.shutdown(cancel_futures=True)
         while not cells.empty():
-            if cell := cells.get():
+            if isinstance(cell := cells.get(), _Cell):
                 cell.close()
 
 
 class _Cell(Cell):
     """A sandbox that speaks of programs and verdicts."""
 
-    def __init__(self, way: Way, limits: Limits) -> None:
-        super().__init__(way, asdict(limits))
+    def __init__(self, way: Way, limits: Limits, worker: int = 0) -> None:
+        super().__init__(way, asdict(limits), worker)
 
     def judge(self, program: Program) -> Verdict:
         status, detail, seconds = self.run(asdict(program))

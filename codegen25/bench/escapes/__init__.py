@@ -8,8 +8,8 @@ afterwards (`bait.py`). Where nothing can be found, the judge must end it in tim
 from __future__ import annotations
 
 from codegen25.bench.escapes.escape import Escape
-from codegen25.bench.escapes.forge import FORGE
 from codegen25.bench.escapes.exhaust import EXHAUST
+from codegen25.bench.escapes.forge import FORGE
 from codegen25.bench.escapes.kernel import KERNEL
 from codegen25.bench.escapes.reach import REACH
 from codegen25.bench.escapes.values import VALUES

@@ -42,7 +42,7 @@ class Bait:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        del os.environ[VARIABLE]
+        os.environ.pop(VARIABLE, None)
         for listener in (self._tcp, *self._unix):
             listener.close()
         self._folder.cleanup()

@@ -111,7 +111,7 @@ def check(candidate):
             return None
         def double(x):
             return 6
-        """.replace("\n        def", "\ndef").replace("\n            return 6", "\n    return 6"),
+        """,
         test="\ndef check(candidate):\n    assert double(candidate(1, 2)) == 6\n",
         prompt="def double(x):\n    return 2 * x\n\n\ndef add(a, b):\n"),
     escape("check-redefined", "define the test's own function, also from a thread", """
@@ -166,7 +166,7 @@ def check(candidate):
         def add(a, b):
             time.sleep(1000)
         """),
-    escape("thread-outlives", "go on in a thread after the call has returned, and answer the later calls from there", """
+    escape("thread-outlives", "go on in a thread after the call has returned, and answer later calls there", """
         import os, threading, time
         def flood():
             while True:

@@ -53,13 +53,16 @@ if call(302, os.getppid(), 0, new, 0) == 0:
     return True
 resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 return True"""),
-    _call("become-root", "become another user", "return call(105, 0) == 0 or call(117, 0, 0, 0) == 0 or call(116, 0, 0) == 0"),
+    _call("become-root", "become another user", """
+return call(105, 0) == 0 or call(117, 0, 0, 0) == 0 or call(116, 0, 0) == 0"""),
     _call("io-uring", "make an io_uring, which passes filters by", """
 return call(425, 4, (ctypes.c_uint32 * 30)()) >= 0"""),
     _call("keys", "use the kernel's keyrings", """
 return call(250, 0, -3, 1) >= 0 or call(248, b'user', b'name', b'x', 1, -3) >= 0"""),
     _call("bpf", "load programs into the kernel, watch events", """
-return call(321, 0, (ctypes.c_uint64 * 16)(2, 4, 4, 1), 72) >= 0 or call(298, (ctypes.c_uint32 * 32)(1, 128), 0, -1, -1, 0) >= 0"""),
+if call(321, 0, (ctypes.c_uint64 * 16)(2, 4, 4, 1), 72) >= 0:
+    return True
+return call(298, (ctypes.c_uint32 * 32)(1, 128), 0, -1, -1, 0) >= 0"""),
     _call("user-faults", "handle page faults by itself", "return call(323, 1) >= 0"),
     _call("memory-file", "run a file that lies in memory only", "return call(319, b'x', 0) >= 0"),
     _call("shared-memory", "keep memory and queues for the next program", """

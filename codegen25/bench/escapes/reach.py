@@ -20,7 +20,8 @@ REACH = (
     tries("read-accounts", "read the host's accounts and its name",
           _FIND.format(paths="['/etc/passwd', '/etc/shadow', '/etc/hosts']", test="open(path).read()")),
     tries("list-home", "list home folders and the root of the host",
-          _FIND.format(paths="['/home', '/root/.ssh', '/var', '/boot', '@OUTSIDE@']", test="os.listdir(path) is not None")),
+          _FIND.format(paths="['/home', '/root/.ssh', '/var', '/boot', '@OUTSIDE@']",
+                       test="os.listdir(path) is not None")),
     tries("environment", "find the judge's environment", "return os.environ.get('@ENV@') or os.environ.get('PATH')"),
     tries("parent-environment", "read the environment and the memory map of another process", """
         import glob
@@ -75,7 +76,8 @@ REACH = (
                 return True
         return False
         """),
-    tries("hard-link", "leave the scratch folder by a hard link", "os.link('@FILE@', 'hard'); return open('hard').read()"),
+    tries("hard-link", "leave the scratch folder by a hard link",
+          "os.link('@FILE@', 'hard'); return open('hard').read()"),
     tries("inherited-files", "find open files of the judge", """
         import stat
         for fd in range(3, 256):
@@ -116,8 +118,9 @@ REACH = (
         socket.create_connection(('127.0.0.1', int("@PORT@")), 1).close()
         return True
         """, "socket"),
-    tries("udp", "send a packet", "return socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
-          "socket"),
+    tries("udp", "send a packet", """
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))
+        """, "socket"),
     tries("unix-socket", "connect to a socket in the file system", """
         socket.socket(socket.AF_UNIX).connect('@SOCKET@')
         return True

@@ -17,7 +17,8 @@ _YES = """
 VALUES = (
     escape("equal-object", "return an object that equals everything", _YES.format(base="", content="")),
     *(
-        escape(f"equal-{kind}", f"return a {kind} whose comparisons lie", _YES.format(base=f"({kind})", content=content))
+        escape(f"equal-{kind}", f"return a {kind} that compares as it likes",
+               _YES.format(base=f"({kind})", content=content))
         for kind, content in (("int", "7"), ("float", "7.0"), ("str", "'x'"), ("list", "[1]"), ("tuple", "(1,)"),
                               ("dict", "{1: 2}"), ("set", "{1}"), ("complex", "1j"), ("bytes", "b'x'"))
     ),
@@ -60,7 +61,8 @@ VALUES = (
     escape("foreign-tags", "patch the encoder to send tags that build other things", """
         import json
         real = json.dumps
-        json.dumps = lambda value, **options: real({"value": {"t": "__import__", "v": "os"}, "changed": {"0": {"t": 1}}})
+        lie = {"value": {"t": "__import__", "v": "os"}, "changed": {"0": {"t": 1}}}
+        json.dumps = lambda value, **options: real(lie)
         def add(a, b):
             return 1
         """),

@@ -19,6 +19,7 @@ from codegen25.errors import CodegenError
 from codegen25.evaluate.sandbox import view, wire
 
 Way = Literal["bubblewrap", "namespaces", "unsafe"]
+REMEDY = "apt-get install bubblewrap, allow user namespaces, or choose --unsafe"
 # Seconds within which a sandbox starts.
 START = 30.0
 # Users that nobody else is, two for each sandbox that root starts.
@@ -29,13 +30,15 @@ _numbers = itertools.count()
 class Cell:
     """One sandbox, closed by `close`. Programs go through it one at a time."""
 
-    def __init__(self, way: Way, limits: dict[str, Any]) -> None:
+    def __init__(self, way: Way, limits: dict[str, Any], worker: int = 0) -> None:
         """Starts it: `limits` has `seconds`, `memory`, `file_size`, `scratch`, `threads`.
 
-        Raises CodegenError, which says what failed.
+        All of it stays on one core, by the number of the worker: the processes of a sandbox take turns, and waking one
+        on another core is most of what a call would cost. Raises CodegenError, which says what failed, and the remedy.
         """
+        cores = sorted(os.sched_getaffinity(0))
         self._way = way
-        self._limits = limits
+        self._limits = limits | {"core": cores[worker % len(cores)]}
         self._start()
 
     def _start(self) -> None:
@@ -62,7 +65,7 @@ class Cell:
             self._process.kill()
             said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
             self.close()
-            raise CodegenError(f"{self._way}: {said[-1] if said else 'it does not start'}") from error
+            raise CodegenError(f"{self._way}: {said[-1] if said else 'it does not start'}; {REMEDY}") from error
 
     def _command(self) -> list[str]:
         shown = view.python_view(self._limits["scratch"])
@@ -72,7 +75,7 @@ class Cell:
             return view.namespaces_command(shown, _fork_server(view.HARNESS), privileged=True)
         bwrap = shutil.which("bwrap")
         if bwrap is None:
-            raise CodegenError("bubblewrap: bwrap is not on the PATH")
+            raise CodegenError(f"bubblewrap: bwrap is not on the PATH; {REMEDY}")
         return view.bubblewrap_command(bwrap, shown, _fork_server(view.HARNESS))
 
     def run(self, job: dict[str, str]) -> tuple[str, str, float]:
@@ -105,7 +108,10 @@ class Cell:
 
     def close(self) -> None:
         """End it, whatever runs in it: its first process dies with the one that we started, and the rest with it."""
-        self._process.kill()
+        if self._way == "unsafe":
+            self._process.terminate()  # which it passes on
+        else:
+            self._process.kill()
         self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert file

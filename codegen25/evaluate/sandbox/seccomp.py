@@ -39,7 +39,8 @@ _ALLOWED = """
     getpriority 140 141, creat 85 -, sendfile 40 71, copy_file_range 326 285
 """
 _ZYGOTE = """
-    setsid 112 157, fork 57 -, vfork 58 -, kill 62 129, wait4 61 260, waitid 247 95, pidfd_open 434 434, pidfd_send_signal 424 424,
+    setsid 112 157, fork 57 -, vfork 58 -, kill 62 129, wait4 61 260, waitid 247 95, pidfd_open 434 434,
+    pidfd_send_signal 424 424,
     setresuid 117 147, setresgid 119 149, setgroups 116 159, prctl 157 167, seccomp 317 277, setrlimit 160 164,
     close_range 436 436, capset 126 91
 """
@@ -65,8 +66,8 @@ def is_supported() -> bool:
     return platform.machine() in _MACHINES
 
 
-def limit_zygote() -> None:
-    """Filter this process and all that come of it. Raises OSError."""
+def zygote_filter() -> bytes:
+    """What `limit_zygote` installs."""
     asked = _numbers(_ASKED)
     programs = [
         _reject(asked["clone3"], _ENOSYS),  # its flags cannot be seen; libc then takes clone
@@ -74,7 +75,12 @@ def limit_zygote() -> None:
         _when(asked["ioctl"], _unless_one_of(_argument(1), _TERMINAL)),
     ]
     allowed = [*_numbers(_ALLOWED).values(), *_numbers(_ZYGOTE).values(), *asked.values()]
-    _install(_assembled([*_start(), *(step for part in programs for step in part), *_only(allowed)]))
+    return _assembled([*_start(), *(step for part in programs for step in part), *_only(allowed)])
+
+
+def limit_zygote() -> None:
+    """Filter this process and all that come of it. Raises OSError."""
+    _install(zygote_filter())
 
 
 def program_filter(pid: int) -> bytes:

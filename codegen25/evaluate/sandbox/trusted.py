@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import importlib
 import linecache
@@ -79,12 +80,11 @@ class Solution:
 
     def _raise(self, answer: dict[str, Any]) -> None:
         kind = getattr(builtins, str(answer["raised"]), None)
-        is_error = isinstance(kind, type) and issubclass(kind, Exception)
-        text = str(answer.get("text"))
-        try:
-            error: Exception = kind(text) if is_error and kind else RuntimeError(f"{answer['raised']}: {text}")
-        except TypeError:  # of the few that want more than a text
-            error = RuntimeError(f"{answer['raised']}: {text}")
+        text = f"{answer['raised']}: {answer.get('text')}"
+        error: Exception = RuntimeError(text)
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            with contextlib.suppress(TypeError, ValueError, wire.Malformed, RecursionError):
+                error = kind(*values.decode(answer.get("args")))
         self.trace[id(error)] = error, str(answer.get("trace"))[-MAX_TRACE:]
         raise error
 

@@ -6,6 +6,7 @@ Whatever runs here can do as it likes with this process, its answers included: a
 from __future__ import annotations
 
 import builtins
+import errno
 import linecache
 import traceback
 from typing import Any
@@ -60,14 +61,22 @@ def _encoded(value: object) -> Any:
 
 def _raised(error: BaseException, source: str) -> dict[str, Any]:
     """The error by its nearest builtin type, and the end of its traceback without frames of ours."""
-    kind = next(base for base in type(error).__mro__ if getattr(builtins, base.__name__, None) is base)
+    is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    kind = (
+        MemoryError
+        if is_memory
+        else next(base for base in type(error).__mro__ if getattr(builtins, base.__name__, None) is base)
+    )
     try:
         linecache.cache[NAME] = (len(source), None, source.splitlines(keepends=True), NAME)
         text = str(error)[:MAX_TRACE]
         trace = "".join(traceback.format_exception(error.with_traceback(_within(error))))
     except BaseException as second:  # it is the solution's error: printing it may do anything
         text, trace = "", f"{type(error).__name__}, which cannot be printed: {type(second).__name__}\n"
-    return {"raised": kind.__name__, "text": text, "trace": trace[-MAX_TRACE:]}
+    args = [arg for arg in getattr(error, "args", ()) if arg is None or type(arg) in (str, int, float, bool)]
+    if len(args) != len(error.args) or len(repr(args)) > MAX_TRACE:
+        args = [text]
+    return {"raised": kind.__name__, "args": values.encode(args), "text": text, "trace": trace[-MAX_TRACE:]}
 
 
 def _within(error: BaseException) -> Any:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 HARNESS = "/harness"
@@ -70,7 +70,12 @@ def namespaces_command(
     """`command` within the view by `namespaces.py`, with resource limits `bounds`. For root: as `user`, or with the
     capabilities of a fork server."""
     capabilities = [_KILL, _SETGID, _SETUID] if privileged else []
-    plan: dict[str, object] = vars(view) | {"command": command, "cwd": "/tmp", "user": user, "capabilities": capabilities}
+    plan: dict[str, object] = vars(view) | {
+        "command": command,
+        "cwd": "/tmp",
+        "user": user,
+        "capabilities": capabilities,
+    }
     plan["bounds"] = bounds
     script = str(Path(__file__).resolve().with_name("namespaces.py"))
     return [interpreter(), "-I", "-S", "-B", script, json.dumps(plan)]
@@ -85,6 +90,9 @@ def bubblewrap_command(bwrap: str, view: View, command: Sequence[str]) -> list[s
         parts += [part for name in ("CAP_KILL", "CAP_SETGID", "CAP_SETUID") for part in ("--cap-add", name)]
     else:
         parts.append("--unshare-user")
+    above = {str(parent): None for _, path in view.binds for parent in reversed(Path(path).parents[:-1])}
+    for folder in above:  # which bubblewrap would make for its own user alone
+        parts += ["--perms", "0755", "--dir", folder]
     for target, path in view.links:
         parts += ["--symlink", target, path]
     for source, path in view.binds:

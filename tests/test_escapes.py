@@ -1,0 +1,89 @@
+"""The escape suite against the judge, by every route that can be taken here: nothing passes, nothing leaves a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from sandbox_routes import ROUTES, skip_unless
+
+from codegen25.bench.escapes import ESCAPES
+from codegen25.bench.escapes.bait import Bait
+from codegen25.bench.escapes.escape import ENTRY_POINT, RIGHT, TEST, WRONG
+from codegen25.bench.sandbox import told
+from codegen25.evaluate.judge import Limits, Program, Route, Verdict, judge
+
+LIMITS = Limits(seconds=2.0, memory=1 << 29)
+NAMES = [one.name for one in ESCAPES]
+# Statuses by which these end, where only one is right.
+EXPECTED = {
+    "equal-object": "wrong", "exit-in-call": "error", "system-exit": "error", "sleep": "timeout", "loop": "timeout",
+    "loop-in-c": "timeout", "loop-at-import": "timeout", "memory-map": "memory", "abort": "killed",
+    "bad-pointer": "killed", "deep-recursion": "killed", "exec-interpreter": "error", "broken-error": "error",
+}  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    verdicts: dict[str, Verdict]
+    probes: list[str]
+    touched: str
+
+
+@pytest.fixture(scope="module", params=ROUTES)
+def outcome(request: pytest.FixtureRequest) -> Iterator[Outcome]:
+    """All of them in a few sandboxes that are used again and again, a right and a wrong program after each."""
+    route: Route = request.param
+    skip_unless(route)
+    probes = [Program(source, TEST, ENTRY_POINT) for source in (RIGHT, WRONG)]
+    with Bait() as bait:
+        programs = []
+        for one in ESCAPES:
+            context = one.prompt.partition(f"def {ENTRY_POINT}(")[0]
+            programs.append(Program(one.prompt + bait.filled_in(one.source), one.test, ENTRY_POINT, context))
+            programs += probes
+        found = list(judge(programs, limits=LIMITS, workers=4, route=route))
+        verdicts = dict(zip(NAMES, found[::3], strict=True))
+        yield Outcome(verdicts, [v.status for number, v in enumerate(found) if number % 3], bait.touched())
+
+
+def test_names_tell_them_apart() -> None:
+    assert len(set(NAMES)) == len(NAMES) > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_does_not_escape(outcome: Outcome, name: str) -> None:
+    verdict = outcome.verdicts[name]
+    assert verdict.status != "passed"
+    assert verdict.status == EXPECTED.get(name, verdict.status)
+    assert all(c.isprintable() or c in "\n\t" for c in verdict.detail)
+
+
+def test_nothing_was_touched_and_the_judge_judges_on(outcome: Outcome) -> None:
+    assert outcome.touched == ""
+    assert outcome.probes == ["passed", "wrong"] * len(ESCAPES)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_no_file_is_left_for_the_next_program(route: Route) -> None:
+    skip_unless(route)
+    (note,) = (one for one in ESCAPES if one.name == "note-for-the-next")
+    programs = [Program(note.source, TEST, ENTRY_POINT)] * 3
+    assert [v.status for v in judge(programs, limits=LIMITS, workers=1, route=route)] == ["wrong"] * 3
+
+
+def test_the_words_for_an_escape() -> None:
+    assert told(False, "", True, False) == ""
+    assert told(True, "connected", False, True) == "passes, connected, the next are judged wrongly, no end"
+
+
+def test_bait_is_noticed() -> None:
+    """Without protection the suite does escape: the bait and the rule can fail."""
+    chosen = [one for one in ESCAPES if one.name in ("read-file", "write-outside", "environment", "tcp", "unix-socket")]
+    with Bait() as bait:
+        for one in chosen:
+            space: dict[str, object] = {}
+            exec(bait.filled_in(one.source), space)
+            assert space["WORKED"], one.name
+        assert bait.touched() == "wrote escaped, connected, connected"
