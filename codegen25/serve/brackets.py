@@ -18,10 +18,10 @@ class Unclear(Exception):
     """The text is no code that this lexer understands, or it stands inside a string or a comment."""
 
 
-def tokens(text: str) -> Iterator[tuple[int, str]]:
-    """(where, the bracket) of all brackets in code. Raises `Unclear` when the text ends in a string, or none is closed.
+def tokens(text: str, *, goes_on: bool = False) -> Iterator[tuple[int, str]]:
+    """(where, the bracket) of all brackets in code. Raises `Unclear` for a string without an end.
 
-    A comment that goes to the end of the text is clear: brackets in it do not count.
+    `goes_on`: other text follows, so that one must not end in a comment either.
     """
     at = 0
     while at < len(text):
@@ -33,6 +33,8 @@ def tokens(text: str) -> Iterator[tuple[int, str]]:
             continue
         elif char == "#" or text.startswith("//", at):
             end = text.find("\n", at)
+            if end < 0 and goes_on:
+                raise Unclear
             at = len(text) if end < 0 else end
             continue
         at += 1
@@ -65,7 +67,7 @@ def open_in(text: str) -> list[str]:
     lines = text.split("\n")[-MOST_LINES:]
     start = next((n for n in range(len(lines) - 1, 0, -1) if _begins(lines[n])), 0)
     stack: list[str] = []
-    for _, bracket in tokens("\n".join(lines[start:])):
+    for _, bracket in tokens("\n".join(lines[start:]), goes_on=True):
         if bracket in OPENS:
             stack.append(bracket)
         elif stack and stack[-1] == CLOSES[bracket]:

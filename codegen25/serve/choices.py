@@ -13,19 +13,23 @@ from codegen25.serve.ask import Lines
 from codegen25.serve.fields import Fields
 
 T = TypeVar("T")
-SEEDS = 2**63 - 1
 
 
 def sampling(fields: Fields, default: float, penalty: str = "repetition_penalty") -> Sampling:
     """`temperature` is `default` unless it is given. Without a seed, each request has one of its own."""
     seed = fields.whole("seed", -1, -(2**63), 2**64)
+    temperature = fields.number("temperature", default, 0, 100)
+    if temperature == 0:
+        seed = 0  # which makes no difference, and equal requests look equal
+    elif seed < 0:
+        seed = secrets.randbits(62)
     return Sampling(
-        temperature=fields.number("temperature", default, 0, 100),
+        temperature=temperature,
         top_k=max(0, fields.whole("top_k", 0, -1)),
         top_p=fields.number("top_p", 1.0, 0, 1) or 1e-9,
         min_p=fields.number("min_p", 0.0, 0, 1),
         repetition_penalty=fields.number(penalty, 1.0, 0.01, 100),
-        seed=secrets.randbits(62) if seed < 0 else seed,
+        seed=seed,
     )
 
 
