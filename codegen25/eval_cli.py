@@ -98,9 +98,21 @@ def humaneval(out: Path | None, problems: Path | None, **flags: Any) -> None:
 @click.option("--problems", type=FILE, help="Tasks in the official format, instead of a set of ours.")
 @click.option("--dump", type=FILE, help="Write the tasks in the official format, and do nothing else.")
 @_out
-@click.option("--protocol", "protocols", type=click.Choice(PROTOCOLS), multiple=True, show_default="all that apply")
+@click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(PROTOCOLS),
+    multiple=True,
+    show_default="all that apply",
+    help="How holes are asked for; repeatable.",
+)
 @click.option("--anchor", default="8", metavar="LINES|all", help="Lines of an anchored hole.")
-@click.option("--max-tokens", type=click.IntRange(min=1), show_default="64 for one line, else 256")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    show_default="64 for one line, else 256",
+    help="New tokens of an answer.",
+)
 @_asked
 @_no_judge
 @_judged
