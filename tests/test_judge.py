@@ -21,7 +21,7 @@ from codegen25.bench.bugs import mixed
 from codegen25.errors import CodegenError
 from codegen25.evaluate import judge as judging
 from codegen25.evaluate.judge import LIMITS, Limits, Program, Route, available_route, judge, program, shown
-from codegen25.evaluate.sandbox import cell, values, wire
+from codegen25.evaluate.sandbox import values, view, wire
 
 TEST = "def check(f):\n    assert f(1, 2) == 3\n"
 SHORT = Limits(seconds=2.0)
@@ -149,7 +149,7 @@ def _is_running(pid: int) -> bool:
 
 
 def test_no_sandbox_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell.view, "interpreter", lambda: "/bin/false")
+    monkeypatch.setattr(view, "interpreter", lambda: "/bin/false")
     with pytest.raises(CodegenError, match=r"cannot be run protected here .*--unsafe"):
         available_route()
     with pytest.raises(CodegenError, match=r"namespaces: .*--unsafe"):
@@ -252,7 +252,7 @@ def test_values_cross_exactly(value: object) -> None:
 
 def test_what_crosses_is_builtin() -> None:
     class Liar(int):
-        __eq__ = lambda self, other: True  # type: ignore[assignment]  # noqa: E731
+        __eq__ = lambda self, other: True  # noqa: E731
         __hash__ = int.__hash__
 
     assert type(crossed(Liar(7))) is int and crossed(Liar(7)) == 7 and crossed(Liar(7)) != 8
@@ -290,7 +290,7 @@ BUILTIN = (
     range,
     deque,
 )
-KNOWN = (
+KNOWN: tuple[type, ...] = (
     *BUILTIN,
     Decimal,
     Fraction,

@@ -18,11 +18,11 @@ def _passes(problem: dict[str, str], completion: str, timeout: float) -> bool:
     return bool(check_correctness(problem, completion, timeout)["passed"])
 
 
-def judge(samples: list[Any], timeout: float, workers: int) -> dict[str, Any]:
+def judge(samples: list[tuple[dict[str, str], str]], timeout: float, workers: int) -> dict[str, Any]:
     """As its evaluation does: threads that each wait for a process."""
     start = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
-        passed = list(pool.map(lambda sample: _passes(*sample, timeout), samples))
+        passed = list(pool.map(lambda sample: _passes(sample[0], sample[1], timeout), samples))
     return {"passed": passed, "seconds": time.perf_counter() - start}
 
 
@@ -43,7 +43,8 @@ def main() -> None:
     ask = json.load(sys.stdin)
     answers = os.fdopen(os.dup(1), "w")  # what programs print goes elsewhere
     os.dup2(2, 1)
-    print(json.dumps({"judge": judge, "escape": escape}[ask.pop("do")](**ask)), file=answers, flush=True)
+    found = judge(**ask) if ask.pop("do") == "judge" else escape(**ask)
+    print(json.dumps(found), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ def serve(source: int, sink: int, zygote: socket.socket) -> None:
         _, channel, _, _ = socket.recv_fds(zygote, 1, 2)
         if len(channel) != 2:
             raise wire.Closed
-        status, detail = trusted.verdict(*channel, job["test"], job["entry_point"], job["context"])
+        hears, asks = channel
+        status, detail = trusted.verdict(hears, asks, job["test"], job["entry_point"], job["context"])
         for fd in channel:
             os.close(fd)
         wire.send(zygote.fileno(), status == "gone")
