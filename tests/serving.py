@@ -60,7 +60,7 @@ class Running:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
-    def ask(self, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Reply:
+    def ask(self, path: str, body: Any = None, *, raw: bytes | None = None, **headers: Any) -> Reply:
         """POST with a body, GET without."""
         connection = self.connect()
         try:

@@ -122,7 +122,7 @@ def test_ollama(server: Running) -> None:
     assert tag["name"] == "small:latest"
     assert ".Suffix" in server.ask("/api/show", {"model": tag["name"]}).json["template"]  # which Continue looks for
     assert server.ask("/api/show", {"name": "other"}).status == 404
-    body = {
+    body: dict[str, Any] = {
         "model": "small:latest",
         "prompt": PREFIX + LINE,
         "suffix": SUFFIX,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -48,8 +50,6 @@ def said(reply: Reply) -> list[Any]:
     """What of an answer does not change with time."""
     assert reply.status == 200, reply.body
     body = reply.body.removesuffix(b"data: [DONE]\n\n").replace(b"data: ", b"")
-    import json
-
     found = [json.loads(line) for line in body.split(b"\n") if line]
     texts = [[c["text"] for c in one["choices"]] if "choices" in one else [one.get("content", one.get("response"))]
              for one in found]  # fmt: skip
@@ -87,8 +87,6 @@ def test_fifty_at_once_a_fifth_of_them_dropped(server: Running) -> None:
 
 def drop(server: Running, path: str, body: dict[str, Any], after: int) -> None:
     """Send a request and go away: at once, or when some of the answer has come."""
-    import json
-
     connection = server.connect()
     connection.request("POST", path, json.dumps(body | {"stream": True}))
     if after:
@@ -101,7 +99,7 @@ class Counting(CpuBackend):
 
     passes = 0
 
-    def forward(self, rows: Any) -> list[Logits]:
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
         self.passes += 1
         return super().forward(rows)
 
@@ -136,7 +134,7 @@ class Breaking(CpuBackend):
 
     left = 1
 
-    def forward(self, rows: list[Row]) -> list[Logits]:  # type: ignore[override]
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
         if self.left:
             self.left -= 1
             raise RuntimeError("a bug")
@@ -190,7 +188,7 @@ def test_a_slow_reader_holds_nobody_up() -> None:
     with serving(limits=Limits(tokens=256, stall_seconds=1.0)) as server:
         slow = server.connect()
         slow.connect()
-        slow.sock.setsockopt(__import__("socket").SOL_SOCKET, __import__("socket").SO_RCVBUF, 2048)
+        slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         slow.request(
             "POST", "/v1/completions",
             b'{"prompt":"a","max_tokens":256,"n":20,"temperature":1,"logprobs":5,"echo":true,"stream":true}',

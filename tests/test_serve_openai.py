@@ -150,7 +150,7 @@ def test_the_best_of_many_is_the_likeliest(server: Running) -> None:
 
     def mean(choice: dict[str, Any]) -> float:
         values = choice["logprobs"]["token_logprobs"]
-        return sum(values) / len(values)
+        return float(sum(values) / len(values))
 
     assert [choice["text"] for choice in best] == [
         choice["text"] for choice in sorted(everything, key=mean, reverse=True)[:2]

@@ -277,6 +277,36 @@ def train(shape: str, rows: int, seed: int, as_json: bool, **shared: Any) -> Non
     _show(as_json, options, benchmark.run(options, shape=shape, rows=rows, seed=seed))
 
 
+@bench.command()
+@click.option("--users", default="1,4,16", help="People typing at once, by commas.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=6.0, help="Of typing, and of streams at once.")
+@click.option("--streams", type=click.IntRange(min=10), default=40, help="At once; the long test takes 200.")
+@click.option("--cursors", type=click.IntRange(min=0), default=60, help="Suggestions to look for repeats; 0: none.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other files and keys.")
+@_shared(rounds=1)
+def serve(users: str, seconds: float, streams: int, cursors: int, seed: int, as_json: bool, **shared: Any) -> None:
+    """The server, beside llama.cpp's: people typing, many streams, some dropped, and suggestions that repeat.
+
+    \b
+    Examples:
+      codegen25 bench serve
+      codegen25 bench serve --streams 200 --seconds 300 --rounds 3 --json
+    """
+    options = _options(**shared)
+    numbers = [int(number) for number in users.split(",") if number.strip().isdigit() and 0 < int(number) < 1000]
+    if len(numbers) != len(users.split(",")):
+        raise UsageError(f"--users {users}: give numbers of people by commas, such as 1,4,16")
+    found = _serve_figures(options, users=numbers, seconds=seconds, streams=streams, cursors=cursors, seed=seed)
+    _show(as_json, options, found)
+
+
+def _serve_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
+    with needs_extra("serve", "bench serve"):
+        from codegen25.bench import serve as benchmark
+
+        yield from benchmark.run(options, **arguments)
+
+
 def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:
     return [(s, int(b)) for s in (SHAPES if shape == "all" else (shape,)) for b in dict.fromkeys(bits)]
 

@@ -23,9 +23,10 @@ LLAMA = "llama.cpp"
 class LlamaServer(Driver):
     """llama.cpp's server in a process of its own. Raises `PeerError` when it does not start."""
 
-    def __init__(self, options: Options, path: Path, window: int, reuse: int) -> None:
+    def __init__(self, options: Options, path: Path, window: int, reuse: int, slots: int = 1) -> None:
         python = environment(LLAMA, options.cache, options.say)
         settings = {"path": str(path), "threads": options.threads, "window": window, "reuse": reuse}
+        settings["slots"] = slots
         log = options.cache / "logs" / "llama.cpp server.log"
         super().__init__(python, log, DRIVERS / "llama_server.py", json.dumps(settings))
         assert self._process.stdout

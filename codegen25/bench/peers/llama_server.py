@@ -13,12 +13,12 @@ from typing import Any
 import xllamacpp
 
 
-def parameters(path: str, threads: int, window: int, reuse: int = 0) -> xllamacpp.CommonParams:
-    """One slot, all of the window for it. `reuse`: cached tokens are also found where text before them has changed, in
+def parameters(path: str, threads: int, window: int, reuse: int = 0, slots: int = 1) -> xllamacpp.CommonParams:
+    """Each slot has a window of its own. `reuse`: cached tokens are also found where text before them has changed, in
     chunks of at least so many (llama.cpp's --cache-reuse)."""
     params = xllamacpp.CommonParams()
     params.model.path = path
-    params.n_ctx, params.n_parallel = window, 1
+    params.n_ctx, params.n_parallel = window * slots, slots
     params.n_batch = params.n_ubatch = 256  # a request that is given up runs to the end of its batch
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_cache_reuse = reuse
