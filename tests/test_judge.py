@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, replace
@@ -138,6 +140,36 @@ def test_what_a_program_starts_without_a_sandbox_dies_with_it(tmp_path: Path, la
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     pytest.fail("the process that the program started runs on")
+
+
+@pytest.mark.parametrize("chosen", [*ROUTES, "unsafe"])
+def test_a_killed_judge_leaves_no_process(chosen: Route) -> None:
+    skip_unless(chosen)
+    code = (
+        "from codegen25.evaluate.judge import Program, Limits, judge\n"
+        "sleeps = Program('import time\\ntime.sleep(1000)', '', '')\n"
+        f"list(judge([sleeps], limits=Limits(seconds=500.0), workers=1, route={chosen!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    found: set[int] = set()
+    while len(found) < 3:  # fork server, tester, solution
+        found = _descendants(process.pid)
+    process.kill()
+    process.wait()
+    for _ in range(1000):
+        if not any(map(_is_running, found)):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"these run on: {[pid for pid in found if _is_running(pid)]}")
+
+
+def _descendants(pid: int) -> set[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").glob("*/children"))
+        below = {int(child) for task in tasks for child in task.read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    return below.union(*map(_descendants, below)) if below else below
 
 
 def _is_running(pid: int) -> bool:

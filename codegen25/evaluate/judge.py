@@ -8,6 +8,7 @@ user's rights and WITHOUT A SANDBOX; only a person chooses it.
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,6 +98,8 @@ def available_route(route: Route = "auto") -> Way:
 
     Raises CodegenError, with the remedy, where a sandbox cannot be opened: `unsafe` has to be asked for.
     """
+    if sys.platform != "linux":
+        raise CodegenError(f"programs are judged on Linux only, and this is {sys.platform}; judge the samples there")
     if route == "unsafe":
         return route
     ways: tuple[Way, ...] = ("bubblewrap", "namespaces") if route == "auto" else (route,)
@@ -118,7 +121,7 @@ def judge(
 
     `workers` is how many run side by side, by default one a core. Raises CodegenError as `available_route` does.
     """
-    way = available_route() if route == "auto" else route
+    way = route if route in get_args(Way) and sys.platform == "linux" else available_route(route)
     count = workers or usable_cores()
     waiting: deque[Future[Verdict]] = deque()
     cells: SimpleQueue[_Cell | int] = SimpleQueue()

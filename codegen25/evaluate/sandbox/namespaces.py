@@ -123,6 +123,7 @@ def _start(plan: dict[str, Any]) -> None:
 
 def main() -> None:
     plan = json.loads(sys.argv[1])
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # with the judge ends its sandbox
     _unshare(os.geteuid() == 0)
     _build_root(plan)
     child = os.fork()

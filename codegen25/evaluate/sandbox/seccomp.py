@@ -99,6 +99,8 @@ def program_filter(pid: int) -> bytes:
 
 
 def _numbers(table: str) -> dict[str, int]:
+    if not is_supported():
+        raise OSError(f"no table of system calls for {platform.machine()}")
     column, _ = _MACHINES[platform.machine()]
     rows = (row.split() for row in table.replace("\n", " ").split(","))
     return {name: int(numbers[column]) for name, *numbers in rows if numbers[column] != "-"}

@@ -32,7 +32,7 @@ CHANNEL = (3, 4)
 MAX_FILES = 64
 # Processes that are counted with a program's threads where all are one user: ours, and bubblewrap's.
 _OTHERS = 4
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -63,7 +63,8 @@ def _serve(control: socket.socket, limits: dict[str, Any]) -> None:
     folder = Path(limits["folder"])
     fresh = folder.stat().st_ctime_ns
     running: list[int] = []
-    if not limits["seccomp"]:  # elsewhere the namespaces end with us
+    if not limits["seccomp"]:  # elsewhere the namespaces end with the judge, and all in them
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
         def leave(*_: object) -> None:
             for pid in running:
