@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 SETS = ("single-line", "multi-line", "random-span")
-PROTOCOLS = ("left-to-right", "plain", "anchored")
+PROTOCOLS = ("left-to-right", "plain", "anchored", "served")
 TEMPLATES = ("starcoder", "qwen", "deepseek", "codellama", "codegen25")
 RULES = {"end": "to its end", "line": "one line", "suffix": "to the suffix"}
 
@@ -140,8 +140,12 @@ def infilling(
         say(f"{dump}: written")
         return
     flags["max_tokens"] = flags["max_tokens"] or (64 if is_single_line(found) else 256)
-    possible = PROTOCOLS[:2] if flags["endpoint"] and not flags["template"] else PROTOCOLS
-    _run(found, tuple(p for p in PROTOCOLS if p in protocols) or possible, out, flags)
+    by_suffix = flags["endpoint"] and not flags["template"]
+    possible = ("left-to-right", "served") if by_suffix else PROTOCOLS[:3]
+    if wrong := set(protocols) - set(possible):
+        who = "an endpoint without --template" if by_suffix else "a model in its own format"
+        raise UsageError(f"--protocol {min(wrong)}: {who} is asked by {', '.join(possible)}")
+    _run(found, tuple(p for p in possible if p in protocols) or possible, out, flags)
 
 
 def _problems(name: str) -> TaskSet:
@@ -174,7 +178,7 @@ def _run(tasks: TaskSet, protocols: Sequence[str], out: Path | None, flags: dict
     )  # fmt: skip
     if asking.n > 1 and sampling.temperature == 0:
         say(f"--temperature 0 is greedy, all {asking.n} samples of a task will be the same")
-    engine, origin = _engine(flags, has_plain=generate.PLAIN in protocols)
+    engine, origin = _engine(flags, by_suffix=generate.SERVED in protocols)
     runs.claim(out, {"set": tasks.name, **origin, **_settings(asking)})
     columns = []
     with _bars(out) as progress:
@@ -200,7 +204,7 @@ def _settings(asking: Asking) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _engine(flags: dict[str, Any], *, has_plain: bool) -> tuple[Engine, dict[str, Any]]:
+def _engine(flags: dict[str, Any], *, by_suffix: bool) -> tuple[Engine, dict[str, Any]]:
     """Who answers, and what tells it apart from others."""
     if flags["endpoint"]:
         from codegen25.evaluate.endpoint import connect
@@ -211,7 +215,7 @@ def _engine(flags: dict[str, Any], *, has_plain: bool) -> tuple[Engine, dict[str
             flags["endpoint"], flags["model"], template=formats[template] if template else None,
             api_key=_key(flags["api_key_file"]), concurrency=flags["concurrency"], timeout=flags["request_timeout"],
         )  # fmt: skip
-        if has_plain and not template:
+        if by_suffix:
             endpoint.check_suffix()
         return endpoint, {"model": endpoint.model, "endpoint": endpoint.url, "template": template}
     from codegen25.complete import load

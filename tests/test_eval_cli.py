@@ -110,8 +110,8 @@ def test_an_endpoint_is_scored_by_the_same_tasks(
     )
     words = ["infilling", "--endpoint", server.url, "--tasks", "5", "--out", str(tmp_path / "holes"), *UNSAFE]
     scores = {score["name"]: score for score in _json(capsys, *words)["scores"]}
-    assert set(scores) == {"left-to-right, one line", "plain, to its end", "plain, one line"}
-    assert scores["plain, to its end"]["pass"]["1"]["value"] == scores["plain, to its end"]["exact"] == 1
+    assert set(scores) == {"left-to-right, one line", "served, to its end", "served, one line"}
+    assert scores["served, to its end"]["pass"]["1"]["value"] == scores["served, to its end"]["exact"] == 1
     key = tmp_path / "key"
     key.write_text("k\n")
     words += ["--template", "codellama", "--protocol", "anchored", "--api-key-file", str(key)]
@@ -213,6 +213,12 @@ def test_perplexity(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         (["infilling", "--out", "o", "--tasks", "0"], 2, "--tasks is 0"),
         (["infilling", "--out", "o", "--anchor", "x"], 2, "--anchor x"),
         (["infilling", "--out", "o", "--template", "qwen"], 2, "--template is for an --endpoint"),
+        (["infilling", "--out", "o", "--protocol", "served"], 2, "--protocol served: a model in its own format"),
+        (
+            ["infilling", "--out", "o", "--endpoint", "http://a", "--protocol", "plain"],
+            2,
+            "is asked by left-to-right, s",
+        ),
         (["infilling", "--out", "o", "--set", "nothing"], 2, "nothing"),
         (["humaneval", "--out", "o", "--k", "1,x"], 2, "--k 1,x"),
         (["humaneval", "--out", "o", "--model", "none-of-this-name"], 1, "none-of-this-name"),

@@ -62,7 +62,7 @@ class Endpoint:
         if self.template is None:
             if anchor != 0:
                 raise UsageError(
-                    "an anchored hole is asked for in the model's own format; add --template, or use plain"
+                    "an anchored hole is asked for in the model's own format; add --template, or use served"
                 )
             return self._all([{"prompt": p, "suffix": s} for p, s in pairs], max_tokens, sampling, ())
         # Control tokens end the answer as text, too, where a server would hide them.

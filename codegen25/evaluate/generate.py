@@ -5,6 +5,7 @@
                     is one line, else as a completion does: the baseline of the two that follow
     plain           the hole stands at the cursor; ends where the model closes it
     anchored        the hole stands some lines before the cursor, which are handed back as the beginning of the span
+    served          a server is given the text on both sides, and asks its model as it likes
 
 The same functions ask our engine and other people's servers (`endpoint.py`).
 """
@@ -21,8 +22,7 @@ from codegen25.evaluate.endings import Rule
 from codegen25.evaluate.samples import Sample, SampleFile
 from codegen25.evaluate.tasks import Task, TaskSet
 
-COMPLETION, LEFT_TO_RIGHT, PLAIN, ANCHORED = "completion", "left-to-right", "plain", "anchored"
-INFILLING = (LEFT_TO_RIGHT, PLAIN, ANCHORED)
+COMPLETION, LEFT_TO_RIGHT, PLAIN, ANCHORED, SERVED = "completion", "left-to-right", "plain", "anchored", "served"
 # Blank lines that a left-to-right answer of one line may begin with.
 MAX_BLANK_LINES = 3
 
@@ -90,12 +90,12 @@ def _answers(
     engine: Engine, protocol: str, tasks: TaskSet, some: Sequence[Task], asking: Asking
 ) -> dict[str, list[Sample]]:
     """Samples by task. Tasks that ask the same share their samples, as holes that begin at one place do."""
-    is_infill = protocol in (PLAIN, ANCHORED)
+    is_infill = protocol in (PLAIN, ANCHORED, SERVED)
     questions = {task.task_id: (task.prompt, task.suffix if is_infill else "") for task in some}
     distinct = list(dict.fromkeys(questions.values()))
     asked = [question for question in distinct for _ in range(asking.n)]
     if is_infill:
-        anchor = 0 if protocol == PLAIN else asking.anchor_lines
+        anchor = asking.anchor_lines if protocol == ANCHORED else 0
         completions = engine.infill_batch(asked, anchor=anchor, max_tokens=asking.max_tokens, sampling=asking.sampling)
     elif protocol == LEFT_TO_RIGHT and is_single_line(tasks):
         completions = _lines(engine, [prompt for prompt, _ in asked], asking)
