@@ -19,6 +19,7 @@ from codegen25.bench.cli import bench
 from codegen25.data_cli import data
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.eval_cli import evaluate
+from codegen25.lsp_cli import lsp
 from codegen25.options import flags, json_option, loading
 from codegen25.report_cli import plan, report
 from codegen25.serve_cli import serve
@@ -452,5 +453,6 @@ cli.add_command(data)
 cli.add_command(evaluate)
 cli.add_command(plan)
 cli.add_command(report)
+cli.add_command(lsp)
 cli.add_command(serve)
 cli.add_command(train)

@@ -28,7 +28,7 @@ ROWS: list[set[str]] = [
     {"editing"},
     {"__init__"},
     {"serve", "train", "evaluate", "attribute", "options", "terminal"},
-    {"attribute_cli", "bench", "data_cli", "eval_cli", "report_cli", "serve_cli", "train_cli"},
+    {"attribute_cli", "bench", "data_cli", "eval_cli", "lsp_cli", "report_cli", "serve_cli", "train_cli"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,49 @@
+"""`codegen25 lsp`: a model behind the Language Server Protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from codegen25.options import loading
+from codegen25.terminal import needs_extra
+
+if TYPE_CHECKING:
+    from codegen25.complete import Model
+
+
+@click.command()
+@click.option(
+    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
+)
+@click.option("--max-tokens", type=click.IntRange(1, 1024), default=64, help="Of a suggestion.")
+@click.option(
+    "--lines", type=click.Choice(["auto", "one", "block", "any"]), default="auto",
+    help="Of a suggestion. auto: the rest of a line that has text, a block on a blank one.",
+)  # fmt: skip
+@click.option("--tcp", type=click.IntRange(0, 65535), metavar="PORT", help="One client at 127.0.0.1, not by pipes.")
+@loading
+@needs_extra("lsp", "lsp")
+def lsp(
+    model: str, max_tokens: int, lines: str, tcp: int | None, device: str, threads: int | None, bits: int | None
+) -> int:
+    """Suggest code in editors, as a language server on standard input and output.
+
+    Editors start it themselves; docs/editors.md tells how to set them up. What an editor sends as
+    initializationOptions (model, maxTokens, lines) goes before the options here.
+
+    \b
+    Examples:
+      codegen25 lsp
+      codegen25 lsp --model codegen25-7b-int8 --lines one
+    """
+    from codegen25.serve.lsp import Options, Server
+    from codegen25.serve.lsp_run import run
+
+    def load(name: str) -> Model:
+        from codegen25.complete import load as load_model
+
+        return load_model(name, device=device, threads=threads, bits=bits)
+
+    return run(Server(load, Options(model, max_tokens, lines)), tcp)  # type: ignore[arg-type]
