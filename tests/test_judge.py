@@ -192,6 +192,12 @@ def test_no_sandbox_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -
 # ------------------------------------------------------------------------------------------------------ tests' manners
 
 
+# As PYTHONHASHSEED=0 has it.
+ORDER = subprocess.run(
+    [sys.executable, "-c", "print(list({'one', 'two', 'three', 'four'}))"],
+    env={"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=True,
+).stdout.strip()  # fmt: skip
+
 CASES: dict[str, tuple[str, str]] = {
     "calls by name": ("def add(a, b):\n    return a + b\n", "assert add(1, 2) == 3\nassert add(b=1, a=1) == 2\n"),
     "two functions": ("def one():\n    return 1\ndef add(a, b):\n    return a + b\n", "assert add(one(), 2) == 3"),
@@ -212,6 +218,10 @@ CASES: dict[str, tuple[str, str]] = {
         "def check(f):\n    assert list(f(1, 2)) == [1, 2] and f(1, 2) != [1, 2]\n",
     ),
     "the solution's imports": ("import math\ndef add(a, b):\n    return a + b\n", "assert math.ceil(add(1, 2)) == 3"),
+    "an order of sets": (
+        "def add(a, b):\n    return list({'one', 'two', 'three', 'four'})\n",
+        f"def check(f):\n    assert f(1, 2) == {ORDER}\n",
+    ),
     "a name of its own": ("def add(a, b):\n    return 3 if __name__ == 'builtins' else 0\n", TEST),
     "no future of ours": ("def add(a, b) -> int:\n    return 3 if int in add.__annotations__.values() else 0", TEST),
 }  # fmt: skip

@@ -59,7 +59,7 @@ def test_what_a_route_shows(route: Route) -> None:
     assert set(top) <= first | {"dev", "harness", "tmp"} and not {"home", "proc", "sys", "var"} & set(top)
     assert sites == [] and can_write == ["/tmp"] and is_alone
     assert [name for _, name in interfaces] in ([], ["lo"])
-    assert set(environment) <= {"LC_CTYPE", "PWD"}
+    assert set(environment) <= {"LC_CTYPE", "PWD", *view.ENVIRONMENT}
 
 
 def test_a_view_is_bound_to_the_interpreter_and_no_more() -> None:

@@ -53,7 +53,13 @@ class Cell:
         pipe = subprocess.PIPE
         # A session of its own: an interrupt at the terminal reaches us, and we end the sandbox.
         self._process = subprocess.Popen(
-            self._command(), stdin=pipe, stdout=pipe, stderr=pipe, env={}, cwd=folder, start_new_session=True
+            self._command(),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=view.ENVIRONMENT,
+            cwd=folder,
+            start_new_session=True,
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -122,4 +128,4 @@ class Cell:
 
 def _fork_server(harness: str) -> list[str]:
     code = f"import sys; sys.path.append({harness!r}); from codegen25.evaluate.sandbox.zygote import main; main()"
-    return [view.interpreter(), "-I", "-S", "-B", "-X", "utf8", "-c", code]
+    return [view.interpreter(), "-s", "-P", "-S", "-B", "-X", "utf8", "-c", code]

@@ -118,7 +118,7 @@ def _start(plan: dict[str, Any]) -> None:
             if capability not in plan["capabilities"]:
                 libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails for those that this kernel does not know
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    os.execve(plan["command"][0], plan["command"], {})
+    os.execve(plan["command"][0], plan["command"], plan["environment"])
 
 
 def main() -> None:

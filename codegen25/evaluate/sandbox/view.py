@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HARNESS = "/harness"
+# Of the fork server: the order of sets of strings is the same in every sandbox. What it forks has none at all.
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib64")
 # Capabilities by which root's fork server gives its processes users of their own and ends them.
 _KILL, _SETGID, _SETUID = 5, 6, 7
@@ -76,7 +78,7 @@ def namespaces_command(
         "user": user,
         "capabilities": capabilities,
     }
-    plan["bounds"] = bounds
+    plan |= {"bounds": bounds, "environment": ENVIRONMENT}
     script = str(Path(__file__).resolve().with_name("namespaces.py"))
     return [interpreter(), "-I", "-S", "-B", script, json.dumps(plan)]
 
@@ -93,6 +95,8 @@ def bubblewrap_command(bwrap: str, view: View, command: Sequence[str]) -> list[s
     above = {str(parent): None for _, path in view.binds for parent in reversed(Path(path).parents[:-1])}
     for folder in above:  # which bubblewrap would make for its own user alone
         parts += ["--perms", "0755", "--dir", folder]
+    for name, value in ENVIRONMENT.items():
+        parts += ["--setenv", name, value]
     for target, path in view.links:
         parts += ["--symlink", target, path]
     for source, path in view.binds:
