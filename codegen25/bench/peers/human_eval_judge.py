@@ -43,6 +43,7 @@ def main() -> None:
     ask = json.load(sys.stdin)
     answers = os.fdopen(os.dup(1), "w")  # what programs print goes elsewhere
     os.dup2(2, 1)
+    print("started", file=answers, flush=True)
     found = judge(**ask) if ask.pop("do") == "judge" else escape(**ask)
     print(json.dumps(found), file=answers, flush=True)
 
