@@ -146,7 +146,8 @@ def test_ollama(server: Running) -> None:
 
 
 def test_tabby(server: Running) -> None:
-    for body in (None, {}):
+    nothing: dict[str, Any] = {}
+    for body in (None, nothing):
         health = server.ask("/v1/health", body).json
         assert health["model"] == "small" and health["version"]["git_describe"]
     segments = {
@@ -166,7 +167,13 @@ def test_tabby(server: Running) -> None:
 
 
 def test_continue(server: Running) -> None:
-    body = {"model": "small", "prompt": PREFIX + LINE, "suffix": SUFFIX, "max_tokens": 12, "stop": ["\n\n", ""]}
+    body: dict[str, Any] = {
+        "model": "small",
+        "prompt": PREFIX + LINE,
+        "suffix": SUFFIX,
+        "max_tokens": 12,
+        "stop": ["\n\n", ""],
+    }
     for path in ("/fim/completions", "/v1/fim/completions"):
         whole = server.ask(path, body).json["choices"][0]["message"]["content"]
         server.service.served.answering.suggested.forget()

@@ -49,7 +49,8 @@ PATHS = ["/v1/completions", "/v1/chat/completions", "/infill", "/completion", "/
 def test_a_key_is_needed_where_there_are_keys(guarded: Running) -> None:
     ask = {"prompt": "x", "max_tokens": 1}
     assert guarded.ask("/health").status == 200
-    for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": "Bearer "}, {"X_Api_Key": "é"}):
+    wrong: list[dict[str, Any]] = [{}, {"Authorization": "Bearer no"}, {"Authorization": "Bearer "}, {"X_Api_Key": "é"}]
+    for headers in wrong:
         for path in ("/v1/completions", "/metrics", "/v1/models", "/docs", "/nowhere"):
             reply = guarded.ask(path, ask if path == "/v1/completions" else None, **headers)
             assert reply.status == 401 and reply.json["error"]["code"] == "invalid_api_key"
@@ -65,7 +66,7 @@ def test_pages_of_other_origins_may_not_ask(server: Running, guarded: Running) -
     assert reply.status == 403 and "access-control-allow-origin" not in reply.headers
     assert server.ask("/v1/completions", ask, Origin="null").status == 403
     assert server.ask("/v1/completions", ask, Origin=server.url).status == 200  # its own page
-    key = {"Authorization": f"Bearer {KEYS[0].decode()}"}
+    key: dict[str, Any] = {"Authorization": f"Bearer {KEYS[0].decode()}"}
     reply = guarded.ask("/v1/completions", ask, Origin="https://editor.example", **key)
     assert reply.status == 200 and reply.headers["access-control-allow-origin"] == "https://editor.example"
     connection = guarded.connect()
