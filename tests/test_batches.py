@@ -223,7 +223,7 @@ def test_fingerprint_is_of_texts_and_order() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"window": 63}, {"documents_per_step": 0}])
-def test_settings_that_cannot_work(changes: dict[str, int]) -> None:
+def test_settings_that_cannot_work(changes: dict[str, Any]) -> None:
     with pytest.raises(CodegenError, match=str(next(iter(changes.values())))):
         batches(**changes)
 

@@ -26,9 +26,10 @@ from codegen25.errors import CodegenError
 from codegen25.model.llama import Llama
 from codegen25.train.batches import Batch, Batches
 from codegen25.train.examples import Corrupted
+from codegen25.train.loss import Learner
 from codegen25.train.objective import Objective
 from codegen25.train.texts import ListedTexts
-from codegen25.train.trainer import Extras, Learner, TrainConfig, Trainer
+from codegen25.train.trainer import Extras, TrainConfig, Trainer
 
 STEPS = 12
 CONFIG = TrainConfig(

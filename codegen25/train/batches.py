@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -52,8 +52,8 @@ class Batch:
         return int((self.targets >= 0).sum())
 
     def to(self, device: torch.device) -> Batch:
-        moved = (t.to(device, non_blocking=True) for t in (self.tokens, self.positions, self.document, self.targets))
-        return Batch(*moved, cut=self.cut, left_out=self.left_out)
+        names = ("tokens", "positions", "document", "targets")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 def pack(examples: Sequence[Example], window: int) -> list[list[Example]]:

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from codegen25.errors import CodegenError
 from codegen25.train.parallel import World
@@ -80,9 +82,9 @@ class Checkpoints:
         if failed := self._failed(failure):
             return failed
         try:
-            writer = dcp.HuggingFaceStorageWriter(str(self._fresh), save_distributed=True)
+            writer = HuggingFaceStorageWriter(str(self._fresh), save_distributed=True)
             with _without_advice():
-                dcp.save(state, storage_writer=writer, no_dist=self._world.size == 1)
+                save(state, storage_writer=writer, no_dist=self._world.size == 1)
         except (OSError, SafetensorError, CheckpointException) as error:
             return _why(error)
         return ""
@@ -115,7 +117,7 @@ class Checkpoints:
             for name, size in progress["files"].items():
                 if (found := (folder / name).stat().st_size) != size:
                     raise CodegenError(f"{folder / name}: cut short, {found} of {size} bytes; {_AGAIN}")
-            reader = dcp.HuggingFaceStorageReader(str(folder))
+            reader = HuggingFaceStorageReader(str(folder))
             written = {name: about.size for name, about in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise CodegenError(f"{folder}: cannot be read ({error}); {_AGAIN}") from error
@@ -126,7 +128,7 @@ class Checkpoints:
             )
         try:
             with _without_advice():
-                dcp.load(state, storage_reader=reader, no_dist=self._world.size == 1)
+                load(state, storage_reader=reader, no_dist=self._world.size == 1)
         except (OSError, SafetensorError, CheckpointException) as error:
             raise CodegenError(f"{folder}: cannot be read ({_why(error)}); {_AGAIN}") from error
         return progress

@@ -74,8 +74,8 @@ class HeldOut:
             nats = {i: _nats(learner, self.pieces[i], world) for i in range(rank, len(self.pieces), size)}
             exact = self._exact(model, self.holes[rank::size])
         languages = sorted({piece.language for piece in self.pieces})
-        mine = [[sum(n for i, n in nats.items() if self.pieces[i].language == name) for name in languages], [exact]]
-        sums = world.sums([value for part in mine for value in part])
+        mine = [math.fsum(n for i, n in nats.items() if self.pieces[i].language == name) for name in languages]
+        sums = world.sums([*mine, float(exact)])
         sizes: Counter[str] = Counter()
         for piece in self.pieces:
             sizes[piece.language] += piece.bytes

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codegen25.model.llama import Llama, Packed
+from codegen25.model.llama import Llama
+from codegen25.train.attention import packed
 from codegen25.train.batches import Batch
 
 # Logits that live at a time: more take memory, fewer make the products small.
@@ -67,6 +68,6 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The sum of -log p over the batch's targets, fp32, in nats. Only states that predict reach the head."""
-        x_BTD = self.model.hidden(batch.tokens, batch.positions, Packed(batch.document))
+        x_BTD = self.model.hidden(batch.tokens, batch.positions, packed(batch.document))
         wanted = batch.targets >= 0
         return cross_entropy_sum(x_BTD[wanted], self.model.lm_head.weight, batch.targets[wanted])

@@ -19,6 +19,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -99,7 +100,9 @@ class Pulse(threading.Thread):
         super().__init__(name="pulse", daemon=True)
         self._world = world
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        self._store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=SILENCE))
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
+            host, port, is_master=False, timeout=timedelta(seconds=SILENCE)
+        )
         self._keys = [f"codegen25/pulse/{rank}" for rank in range(world.size)]
         self._ended = threading.Event()
         self._lost: str | None = None
@@ -155,7 +158,7 @@ class Pulse(threading.Thread):
 def shard(learner: nn.Module, model: Llama, world: World) -> None:
     """Shard the weights of `model`, and make calls of `learner`, which holds it, gather them a block at a time."""
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    mesh = dist.init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(world.device.type, (world.size,))
     for block in model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(learner, mesh=mesh, mp_policy=policy)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
@@ -126,6 +127,8 @@ class Trainer:
 
     def _prepared(self) -> Learner:
         learner = Learner(self.model.train())
+        if self.means.compile:  # else each block, which knows its number, would be compiled on its own
+            torch._dynamo.config.allow_unspec_int_on_nn_module = True
         for block in self.model.layers:
             if self.means.recompute:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
