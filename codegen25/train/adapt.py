@@ -36,7 +36,7 @@ ADAPTER, MODEL, RESULT = "adapter", "model", "adapt.json"
 # What an editor asks, most of it a line or the rest of one; the text around is learned as well.
 OBJECTIVE = Objective(infill_rate=0.7, mixture={"anchored": 0.75, "line": 0.15, "cursor": 0.1}, max_holes=2)
 # Measured with: tokens of each held-out file, and lines of them.
-PIECE, LINES, LINES_OF_A_FILE = 512, 80, 8
+PIECE, LINES, LINES_OF_A_FILE = 512, 48, 8
 # Steps whose time is taken before; the first is not counted.
 TIMED = 3
 Say = Callable[[str], None]
@@ -53,8 +53,8 @@ class Adaptation:
     steps: int | None = None
     merge: bool = True
     lora: Lora = field(default_factory=Lora)
-    rate: float = 1e-3
-    documents_per_step: int = 8
+    rate: float = 2e-3
+    documents_per_step: int = 4
     window: int = 512
     seed: int = 0
     dtype: str = "auto"

@@ -1,7 +1,7 @@
 """A person's own repository as texts to learn: its files, through the filters and the redaction of the corpus.
 
 Licences do not matter here, since it is one's own code and stays with its owner; secrets, generated and minified files,
-vendored code and data are left out as they are of a corpus. What `.gitignore` leaves out is not read.
+vendored code and data are left out as they are of a corpus, and prose is too. What `.gitignore` leaves out is not read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from codegen25.errors import CodegenError
 
 # One file in so many is held out, but at most this many.
 HELDOUT, MOST = 8, 32
-# Not what is filled in.
+# Not what is filled in, and minutes are few.
 PROSE = frozenset(["markdown", "restructuredtext", "tex", "json", "yaml", "html", "css", "rmarkdown", "asciidoc"])
 
 
@@ -80,17 +80,13 @@ def _judged(entry: Entry, left_out: Counter[str]) -> SourceFile | None:
     if text is None or language is None:
         left_out[reason or "no programming language"] += 1
         return None
-    if reason := filters.reject_content(text, language, entry.path):
+    if reason := "prose or data" if language in PROSE else filters.reject_content(text, language, entry.path):
         left_out[reason] += 1
         return None
     return SourceFile(entry.path, text, language)
 
 
 def _heldout(files: Collection[SourceFile]) -> list[str]:
-    """The paths held out: the first by the hash of their names, which says nothing of what is in them.
-
-    Prose and data are not held out where there is code: single lines of them say little.
-    """
-    code = [file.path for file in files if file.language not in PROSE] or [file.path for file in files]
-    count = min(MOST, max(1, len(code) // HELDOUT))
-    return sorted(code, key=lambda path: hashlib.sha256(path.encode()).digest())[:count]
+    """The paths held out: the first by the hash of their names, which says nothing of what is in them."""
+    paths = sorted((file.path for file in files), key=lambda path: hashlib.sha256(path.encode()).digest())
+    return paths[: min(MOST, max(1, len(paths) // HELDOUT))]
