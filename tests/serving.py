@@ -19,7 +19,7 @@ from codegen25.config import ModelConfig
 from codegen25.engine.cpu import CpuBackend
 from codegen25.serve.app import Access, make_app
 from codegen25.serve.limits import Limits
-from codegen25.serve.run import bind
+from codegen25.serve.run import Patient, bind
 from codegen25.serve.service import Service
 from codegen25.tokenizer import family
 
@@ -99,7 +99,7 @@ def serving(
         return make_app(made[0], access)
 
     config = uvicorn.Config(
-        app, factory=True, http="httptools", lifespan="on", log_config=None, access_log=False,
+        app, factory=True, http=Patient, lifespan="on", log_config=None, access_log=False,
         limit_concurrency=limits.connections, timeout_graceful_shutdown=10,
     )  # fmt: skip
     server = uvicorn.Server(config)

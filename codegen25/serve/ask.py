@@ -11,6 +11,8 @@ from codegen25.engine.sampling import GREEDY, Sampling
 # with text, a block, up to a line that is indented less, where its line is blank.
 Lines = Literal["any", "one", "block", "auto"]
 
+LARGEST_REMEMBERED = 400_000  # characters
+
 
 @dataclass(frozen=True)
 class Extra:
@@ -52,6 +54,11 @@ class Ask:
     tidy: bool = False
     client: str | None = None
     warm: bool = False
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether anything of it is kept for the next key; of texts without end nothing is."""
+        return self.is_typing and sum(map(len, self.parts)) <= LARGEST_REMEMBERED
 
     @property
     def holes(self) -> int:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import resource
 import socket
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codegen25.errors import CodegenError
 from codegen25.serve.app import Access, make_app
 from codegen25.serve.service import Service
 
 _BACKLOG = 512
+HEADER_SECONDS = 30.0  # for the headers of a request, from its first byte or from the connection
 
 
 def bind(host: str, port: int, stall: float) -> socket.socket:
@@ -49,12 +52,42 @@ def allow_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+class Patient(HttpToolsProtocol):
+    """A connection that is closed when the headers of a request do not come."""
+
+    _alarm: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._arm()
+
+    def on_headers_complete(self) -> None:
+        self._disarm()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._alarm = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _disarm(self) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+
+
 def run(service: Service, access: Access, sock: socket.socket, started: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then finish the answers that have begun. Raises what kept a model from loading."""
     limits = service.limits
     allow_files(2 * limits.connections)
     config = uvicorn.Config(
-        make_app(service, access), http="httptools", ws="none", lifespan="on", log_config=None, access_log=False,
+        make_app(service, access), http=Patient, ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, limit_concurrency=limits.connections, timeout_keep_alive=30,
         timeout_graceful_shutdown=round(limits.drain_seconds), proxy_headers=False,
     )  # fmt: skip

@@ -56,7 +56,7 @@ class Sessions:
         prefix, suffix = ask.parts
         rounded = -(-max(1, ask.max_tokens) // ROUND) * ROUND
         window = self._model.window - min(rounded, self._model.window // 2)
-        number, old = self._nearest(ask, window) if ask.is_typing else (None, None)
+        number, old = self._nearest(ask, window) if ask.is_remembered else (None, None)
         extra, extra_ids = self._extra(ask, old, window)
         size = window - len(extra_ids)
         limits = Limits(size, size // 6)
@@ -64,7 +64,7 @@ class Sessions:
         anchor, prompt = place(
             self._model.tokenizer, limits, old.anchor if old and keeps else None, prefix, suffix
         )  # fmt: skip
-        if ask.is_typing:
+        if ask.is_remembered:
             self._remember(number, _Session(ask.client, window, anchor, extra, extra_ids))
         return Placed((*extra_ids, *prompt.ids), prompt.required, anchor.trimmed)
 

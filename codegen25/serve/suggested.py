@@ -49,7 +49,7 @@ class Suggested:
 
 def _key(ask: Ask) -> _Key | None:
     """What must be equal; None for requests whose answers are not remembered."""
-    if not ask.is_typing or ask.warm or ask.holes != 1 or ask.best_of > 1 or ask.logprobs is not None:
+    if not ask.is_remembered or ask.warm or ask.holes != 1 or ask.best_of > 1 or ask.logprobs is not None:
         return None
     if ask.sampling.temperature > 0:
         return None
