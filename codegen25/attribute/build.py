@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Built:
         return asdict(self) | {"bytes_per_token": round(per, 3)}
 
 
+@lru_cache(maxsize=8)
 def left_out(tokenizer: Tokenizer) -> NDArray[np.bool_]:
     """bool [65536]: ids that no match begins with: blank ones, and `<|endoftext|>`."""
     flags = np.zeros(1 << 16, np.bool_)

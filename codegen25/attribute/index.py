@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,15 @@ def shard_checksum(path: Path) -> bytes:
     return found
 
 
+@lru_cache(maxsize=8)
+def vocabulary_hash(tokenizer: Tokenizer) -> str:
+    """The SHA-256 that names the tokenizer's vocabulary; taken once, as it takes a while."""
+    return vocabulary_of(tokenizer).hash
+
+
 def check_vocabulary(folder: Path, vocabulary: str, tokenizer: Tokenizer) -> None:
     """Raises CodegenError when what lies in the folder was made with another vocabulary than the tokenizer's."""
-    ours = vocabulary_of(tokenizer).hash
+    ours = vocabulary_hash(tokenizer)
     if vocabulary != ours:
         raise CodegenError(
             f"{folder}: has vocabulary {vocabulary[:12]}, not {ours[:12]}; name a model of its own with --tokenizer"

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from codegen25.attribute.draft import CorpusDraft
-from codegen25.attribute.index import Index
+from codegen25.attribute.index import Index, vocabulary_hash
 from codegen25.attribute.policy import PolicyGuard, read_policy
 from codegen25.attribute.trace import Match, Tracer
 from codegen25.complete import Model
 from codegen25.engine.scheduler import Scheduler
-from codegen25.model.vocabulary import vocabulary_of
 from codegen25.tokenizer import family
 
 
@@ -22,7 +21,7 @@ class Inline:
     def __init__(self, folder: Path, policy: str | None, model: Model) -> None:
         """`policy` names one, or a file. Raises CodegenError for an index of neither the model's nor our vocabulary."""
         index = Index.open(folder)
-        self._shared = vocabulary_of(model.tokenizer).hash == index.vocabulary
+        self._shared = vocabulary_hash(model.tokenizer) == index.vocabulary
         self.tracer = Tracer(index, model.tokenizer if self._shared else family())
         self._policy = None if policy is None else read_policy(policy)
         self._model = model

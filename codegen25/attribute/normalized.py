@@ -1,6 +1,6 @@
 """Texts as symbols that survive reformatting and renaming: one for every lexeme, and the same one for all names.
 
-What is found so is compared again, with the names told apart: a name may stand for another one, but always for the same
+What is found so is compared again, with the names told apart: a name may stand for another one, but for no third
 (Baker, 1993).
 """
 
@@ -42,15 +42,17 @@ def symbols_of(texts: Iterable[str]) -> tuple[Ids, Ends]:
 
 
 def same_run(one: Stream, at: int, other: Stream, its_at: int, count: int) -> int:
-    """How many of `count` lexemes from these two places on are the same, names told apart and renamed at most."""
+    """How many of `count` lexemes from these two places on are the same, but for names that others stand for.
+
+    A name that stands for another always does, except where it stands for itself: words of comments and strings are
+    taken for names, and nobody renames those.
+    """
     ours: dict[bytes, bytes] = {}
     theirs: dict[bytes, bytes] = {}
     pairs = zip(one.raw(at, count), other.raw(its_at, count), _flags(one, at, count), strict=False)
     for place, (mine, its, is_name) in enumerate(pairs):
-        if is_name:
-            if ours.setdefault(mine, its) != its or theirs.setdefault(its, mine) != mine:
-                return place
-        elif mine.lower() != its.lower():
+        same = mine.lower() == its.lower()
+        if not same and not (is_name and ours.setdefault(mine, its) == its and theirs.setdefault(its, mine) == mine):
             return place
     return min(count, len(one) - at, len(other) - its_at)
 

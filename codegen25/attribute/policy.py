@@ -1,8 +1,8 @@
 """A policy applied while a model writes: no long run of code under a licence that is not allowed.
 
 The engine asks before each token whether the answer may go on so (`engine.answer.Guard`). It may not when its last
-lexemes, as many as the policy names, stand verbatim in the corpus and none of the documents that hold them has an
-allowed licence. A document without evidence for its licence allows nothing.
+lexemes, as many as the policy names and enough of them different, stand verbatim in the corpus, and none of the
+documents that hold them has an allowed licence. A document without evidence for its licence allows nothing.
 
 What is asked for every token has to be cheap. A run of n lexemes holds one of the blocks of n / 2 that the answer falls
 into; so only where the last block stands in the corpus the last n lexemes are looked up, too.
@@ -118,7 +118,8 @@ class PolicyGuard:
         ids = np.array(tokenizer.encode(kept), np.uint16)
         begins = lead + np.concatenate([[0], np.cumsum(self._tracer.lengths[ids])])[:-1]
         # A token may begin with the blank in front of a word; the first one depends on what stood before the answer.
-        inside = ids[(begins >= max(1, start - 1)) & (begins > lead)]
+        begin = start - 1 if answer[:start].endswith(b" ") else start
+        inside = ids[(begins >= begin) & (begins > lead)]
         told = np.flatnonzero(~self._tracer.left_out[inside])
         if not told.size:
             return None
