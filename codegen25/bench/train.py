@@ -114,7 +114,7 @@ def train(
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise CodegenError(f"bench train: `codegen25 train --shape {shape}` failed: {last}")
     lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return Ours([line for line in map(json.loads, lines) if "loss" in line])
+    return Ours([line for line in map(json.loads, lines) if "loss" in line and "skipped" not in line])
 
 
 def _beside_hf(ours: Ours, options: Options, shape: str, rows: int) -> Iterator[Figure]:
