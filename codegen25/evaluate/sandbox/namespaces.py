@@ -101,7 +101,6 @@ def _bind(source: str, path: str, flags: int) -> None:
 
 def _start(plan: dict[str, Any]) -> None:
     """The first process of the new PID namespace; does not return."""
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if plan["proc"]:
         _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     _mount("", "/", flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
@@ -117,6 +116,8 @@ def _start(plan: dict[str, Any]) -> None:
         for capability in range(_LAST_CAPABILITY + 1):
             if capability not in plan["capabilities"]:
                 libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails for those that this kernel does not know
+    # Behind the change of the user, which would clear it: all that is in here ends with us, and we with our parent.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     os.execve(plan["command"][0], plan["command"], plan["environment"])
 
