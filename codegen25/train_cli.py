@@ -22,15 +22,10 @@ ADAPTING = frozenset(["minutes", "lora_rank", "merge"])
 OF_BOTH = frozenset(["init", "out", "steps", "rate", "documents_per_step", "window", "seed", "dtype"])
 
 
-class _Mixture(click.ParamType):
-    """KIND=WEIGHT by commas."""
+def _mixture(text: str) -> dict[str, float]:
+    from codegen25.train.objective import parse_mixture
 
-    name = "KIND=WEIGHT,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> dict[str, float]:
-        from codegen25.train.objective import parse_mixture
-
-        return parse_mixture(value) if isinstance(value, str) else value
+    return parse_mixture(text)
 
 
 @click.command()
@@ -57,7 +52,9 @@ class _Mixture(click.ParamType):
 @click.option("--seed", type=int, default=0)
 @click.option("--languages", help="Of a corpus, by commas; every one when not given, for mono python.")
 @click.option("--infill-rate", type=float, help="Share of documents with holes.  [default: 0.5]")
-@click.option("--mixture", type=_Mixture(), help="What is cut out, such as line=0.6,anchored=0.4.")
+@click.option(
+    "--mixture", type=_mixture, metavar="KIND=WEIGHT,…", help="What is cut out, such as line=0.6,anchored=0.4."
+)
 @click.option("--context-loss/--no-context-loss", default=None, help="Learn the text around holes.  [default: yes]")
 @click.option("--prefix-loss/--no-prefix-loss", default=None, help="Learn what is handed back.  [default: no]")
 @click.option("--new-rows", type=int, help="Rows of the embedding from here on are new to the model.")
