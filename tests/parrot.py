@@ -37,7 +37,7 @@ class Parrot:
         return out
 
     def _logits(self, held: list[int]) -> Logits:
-        logits = -10 - np.arange(self.config.vocab_size, dtype=np.float32) / self.config.vocab_size
+        logits: Logits = np.linspace(-10, -11, self.config.vocab_size, dtype=np.float32)
         for text in self._texts:
             for at in range(1, len(text)):
                 length = 0

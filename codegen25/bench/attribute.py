@@ -233,10 +233,11 @@ def write_infini_gram(folder: Path, ids: Ids, ends: np.ndarray) -> None:
 
 def _stripped(spans: Sequence[Sequence[int]], query: Ids, flags: np.ndarray) -> list[tuple[int, int]]:
     """Spans without blanks at their beginnings, none inside another, of `LEAST` ids or more."""
-    told = np.flatnonzero(~flags[query])
+    told = np.append(np.flatnonzero(~flags[query]), query.size)
+    stripped = [(int(told[np.searchsorted(told, start)]), end) for start, end in spans]
     found: list[tuple[int, int]] = []
-    for start, end in sorted(map(tuple, spans)):
-        at = int(told[np.searchsorted(told, start)]) if start <= told[-1] else end
-        if end - at >= LEAST and (not found or end > found[-1][1]):
-            found.append((at, end))
+    # Of those that begin together the longest first: the others lie inside it.
+    for start, end in sorted(stripped, key=lambda span: (span[0], -span[1])):
+        if end - start >= LEAST and (not found or end > found[-1][1]):
+            found.append((start, end))
     return found
