@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import resource
+import signal
 import socket
 from collections.abc import Callable
 
@@ -97,6 +98,8 @@ def run(service: Service, access: Access, sock: socket.socket, started: Callable
         server.should_exit = True
 
     service.on_failure = give_up
+    # uvicorn raises what ended it once more when it is done; a server that was told to end has ended well.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     started()
     server.run(sockets=[sock])
     if service.failure:
