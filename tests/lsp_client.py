@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 URI = "file:///work/sample.py"
-INLINE = {"textDocument": {"inlineCompletion": {}}}
+INLINE: dict[str, Any] = {"textDocument": {"inlineCompletion": {}}}
 
 
 class Client:

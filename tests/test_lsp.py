@@ -125,6 +125,12 @@ def test_a_menus_choice_counts_as_typed(shared: Client, model: Model) -> None:
     assert item == {"insertText": "path" + text, "range": place}
 
 
+def test_a_capability_may_be_null(folder: Path, tmp_path: Path) -> None:
+    """As lsp-mode for Emacs sends it."""
+    with Client(folder, tmp_path / "stderr") as client:
+        assert "inlineCompletionProvider" in client.begin({"textDocument": {"inlineCompletion": None}})
+
+
 def test_one_line_or_what_the_client_asks_for(folder: Path, model: Model, tmp_path: Path) -> None:
     with Client(folder, tmp_path / "stderr") as client:
         client.begin(maxTokens=3, lines="any")

@@ -71,6 +71,7 @@ class _Protocol(LanguageServerProtocol):
         self.stop = threading.Event()
         self.texts: dict[str, str] = {}  # by URI, the last changed one last
         self.encoding = "utf-16"
+        self.knows_ghost_text = False
 
     @property
     def was_shut_down(self) -> bool:
@@ -78,6 +79,8 @@ class _Protocol(LanguageServerProtocol):
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """None for a request that is none: it has been answered."""
+        if data.get("method") == types.INITIALIZE:
+            self.knows_ghost_text = _knows_ghost_text(data)
         try:
             return super().structure_message(data)
         except JsonRpcException:
@@ -169,8 +172,7 @@ class Server(LanguageServer):
             on_failed=self._failed,
             on_broken=self._broken,
         )
-        document = params.capabilities.text_document
-        if document and document.inline_completion:
+        if self.protocol.knows_ghost_text:
             self.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(partial(self._inline))
         else:
             shown = types.CompletionOptions(trigger_characters=list(TRIGGERS))
@@ -237,6 +239,15 @@ class Server(LanguageServer):
     def _told(self, error: CodegenError) -> JsonRpcException:
         self.tell(types.MessageType.Error, str(error))
         return JsonRpcException(str(error), _REQUEST_FAILED)
+
+
+def _knows_ghost_text(initialize: Any) -> bool:
+    """Whether the client names the capability; lsp-mode for Emacs gives it as null, which pygls takes for absent."""
+    for member in ("params", "capabilities", "textDocument"):
+        initialize = initialize.get(member)
+        if not isinstance(initialize, dict):
+            return False
+    return "inlineCompletion" in initialize
 
 
 def _place(position: types.Position) -> Place:
