@@ -1,0 +1,51 @@
+"""The clients of the server's benchmark, against a small server, and what counts as a repeat."""
+
+from __future__ import annotations
+
+import pytest
+from serving import serving, small_model
+
+from codegen25.bench import serve
+from codegen25.bench.serve_client import at_once, complete, get, post
+from codegen25.engine.decode import Request, decode
+from codegen25.tokenizer import family
+
+
+def test_clients_hear_what_a_server_says() -> None:
+    ids = family().encode("def f(x):\n")
+    model = small_model()
+    request = Request(ids, serve._text(model), frozenset({family().eot}), max_tokens=12)
+    alone = "".join(piece.text for piece in decode(model.backend, family(), [request]))
+    with serving() as server:
+        assert get(server.url, "/health")[0] == 200
+        heard = at_once([lambda: complete(server.url, ids, 12) for _ in range(8)])
+        assert {one.text for one in heard} == {alone} and {one.status for one in heard} == {200}
+        assert all(one.tokens == 12 and not one.dropped for one in heard)
+        dropped = complete(server.url, ids, 200, drop_after=1)
+        assert dropped.dropped and server.idle()
+        assert post(server.url, b'{"prompt": [1, "x"').status == 400
+    assert get(server.url, "/health")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("prefix", "answer", "suffix", "repeats"),
+    [
+        ("x = 1\n", "y = 2\nz = 3\n", "\nz = 3\n", True),
+        ("    ", "return x", "\n    return x\n", True),
+        ("x = 1\n", "y = 2\n", "\nz = 3\n", False),
+        ("print(", "a)", ")\n", True),
+        ("print(f(", "a)", ")\n", False),
+        ("x = ", "a + b", " + b\n", True),
+        ("x = ", "", "\ny\n", False),
+    ],
+)
+def test_repeats(prefix: str, answer: str, suffix: str, repeats: bool) -> None:
+    assert serve.is_repeated(prefix, answer, suffix) == repeats
+
+
+def test_cursors_stand_in_files_that_the_model_has_not_seen() -> None:
+    found = list(serve._cursors(30, seed=1))
+    assert found == list(serve._cursors(30, seed=1)) != list(serve._cursors(30, seed=2))
+    assert all(prefix and suffix for prefix, suffix in found)
+    inside = [suffix for prefix, suffix in found[2::3] if prefix.endswith("(")]
+    assert inside and all(suffix.startswith(")") for suffix in inside)
