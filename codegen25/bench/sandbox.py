@@ -187,7 +187,7 @@ def contained(do: str, seconds: float, **ask: Any) -> dict[str, Any]:
     start = "from codegen25.bench.escapes.human_eval_judge import main; main()"
     code = f"import sys; sys.path.append({view.HARNESS!r}); {start}"
     user = USER + os.getpid() if os.geteuid() == 0 else 0
-    bounds = ((resource.RLIMIT_NPROC, 256), (resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_FSIZE, 1 << 25))
+    bounds = ((resource.RLIMIT_NPROC, 64), (resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_FSIZE, 1 << 25))
     command = view.namespaces_command(shown, [view.interpreter(), "-I", "-S", "-c", code], user=user, bounds=bounds)
     process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, env={}, start_new_session=True)
     try:
