@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @needs_extra("lsp", "lsp")
 def lsp(
     model: str, max_tokens: int, lines: str, tcp: int | None, device: str, threads: int | None, bits: int | None
-) -> int:
+) -> None:
     """Suggest code in editors, as a language server on standard input and output.
 
     Editors start it themselves; docs/editors.md tells how to set them up. What an editor sends as
@@ -46,4 +46,4 @@ def lsp(
 
         return load_model(name, device=device, threads=threads, bits=bits)
 
-    return run(Server(load, Options(model, max_tokens, lines)), tcp)  # type: ignore[arg-type]
+    run(Server(load, Options(model, max_tokens, lines)), tcp)  # type: ignore[arg-type]

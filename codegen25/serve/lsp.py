@@ -152,10 +152,6 @@ class Server(LanguageServer):
         if self._suggest:
             await self._suggest.close()
 
-    @property
-    def is_loading(self) -> bool:
-        return self._suggest is not None and self._suggest.is_loading
-
     # ---------------------------------------------------------------------------------------------------- the beginning
 
     def _initialize(self, params: types.InitializeParams) -> None:

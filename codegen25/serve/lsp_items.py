@@ -37,7 +37,7 @@ def completion_item(cursor: Cursor, text: str, position: types.Position, encodin
         kind=types.CompletionItemKind.Text,
         detail="codegen25",
         documentation=whole,
-        sort_text="\0",
+        sort_text=" ",  # before all that is visible; Emacs refuses messages with NUL
         filter_text=whole.partition("\n")[0] or first,
         preselect=True,
         insert_text_format=types.InsertTextFormat.PlainText,

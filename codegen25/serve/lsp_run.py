@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
-from typing import Any
+from typing import Any, NoReturn
 
 from pygls.io_ import StdoutWriter, run_async
 
@@ -40,18 +40,16 @@ class _Messages:
             return b""
 
 
-def run(server: Server, port: int | None = None) -> int:
-    """Serve one client until it exits or goes away; the exit code: 0 if it has asked to shut down, 1 if not.
+def run(server: Server, port: int | None = None) -> NoReturn:
+    """Serve one client until it exits or goes away, and exit: with 0 if it has asked to shut down, 1 if not.
 
     With a port, on 127.0.0.1. Raises `CodegenError` when that is in use, or the client does not speak LSP.
     """
     asyncio.run(_stdio(server) if port is None else _tcp(server, port))
-    code = 0 if server.protocol.was_shut_down else 1
-    if server.is_loading:
-        # It cannot be interrupted, nothing waits for it, and a thread in native code must not meet Python's end.
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    # At once: editors kill what takes long to end, there is nothing left to save, and a load under way cannot be
+    # interrupted.
+    sys.stderr.flush()
+    os._exit(0 if server.protocol.was_shut_down else 1)
 
 
 async def _stdio(server: Server) -> None:

@@ -52,10 +52,6 @@ class Suggest:
         self._is_closed = False
         threading.Thread(target=self._work, args=(load,), name="loading", daemon=True).start()
 
-    @property
-    def is_loading(self) -> bool:
-        return not self._answering.done()
-
     def _work(self, load: Callable[[], Model]) -> None:
         started = time.monotonic()
         try:
