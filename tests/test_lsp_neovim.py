@@ -29,15 +29,9 @@ def _is_new_enough() -> bool:
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not _is_new_enough(), reason="no Neovim 0.12")]
 
-# As docs/editors.md sets it up. What is seen goes to a file, as the screen would.
+DOCS = Path(__file__).parent.parent / "docs" / "editors.md"
+# Behind the set-up of docs/editors.md. What is seen goes to a file, as it would to a screen.
 LUA = r"""
-vim.lsp.config('codegen25', { cmd = COMMAND, filetypes = { 'python' } })
-vim.lsp.enable('codegen25')
-vim.lsp.inline_completion.enable()
-vim.keymap.set('i', '<Tab>', function()
-  return vim.lsp.inline_completion.get() and '' or '<Tab>'
-end, { expr = true })
-
 local seen = {}
 
 local function ghost()
@@ -47,10 +41,6 @@ local function ghost()
   local text = mark[4].virt_text[1][1]
   for _, line in ipairs(mark[4].virt_lines or {}) do text = text .. '\n' .. line[1][1] end
   return text
-end
-
-local function wait(what, true_)
-  assert(vim.wait(120000, true_, 20), 'in vain for ' .. what)
 end
 
 local function lines() return vim.api.nvim_buf_get_lines(0, 0, -1, true) end
@@ -97,9 +87,11 @@ end))
 def test_neovim_shows_and_accepts_ghost_text(tmp_path: Path) -> None:
     file, script, seen = tmp_path / "add.py", tmp_path / "init.lua", tmp_path / "seen.json"
     file.write_text("def add(a, b):\n    \n\n\nprint(add(1, 2))\n")
-    command = [sys.executable, "-m", "codegen25", "lsp", "--lines", "one"]
-    lua_list = "{" + ", ".join(json.dumps(word) for word in command) + "}"
-    script.write_text(f"local COMMAND, SEEN = {lua_list}, {json.dumps(str(seen))}\n" + LUA)
+    told = DOCS.read_text(encoding="utf-8").partition("## Neovim")[2].partition("```lua")[2].partition("```")[0]
+    there = "{ 'codegen25', 'lsp' }"
+    assert there in told
+    here = "{" + ", ".join(json.dumps(word) for word in (sys.executable, "-m", "codegen25", "lsp")) + "}"
+    script.write_text(f"local SEEN = {json.dumps(str(seen))}\n" + told.replace(there, here) + LUA)
     home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     assert NVIM
     done = subprocess.run(
