@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codegen25.errors import CodegenError, UsageError
 from codegen25.serve.refusal import Refusal
@@ -21,7 +21,7 @@ from codegen25.serve.refusal import Refusal
 # Health is asked by those who watch over the process.
 OPEN_PATHS = frozenset({"/health"})
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
-Refuse = Callable[[Refusal, Scope, Receive, Send], object]
+Refuse = Callable[[Refusal, Scope, Receive, Send], Awaitable[None]]
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:
@@ -63,7 +63,7 @@ class Guard:
         keys: Iterable[bytes] = (),
         origins: Iterable[str] = (),
         hosts: Iterable[str] = (),
-        refuse: Callable[..., object],
+        refuse: Refuse,
     ) -> None:
         self._app, self._refuse = app, refuse
         self._keys = tuple(keys)
@@ -82,7 +82,7 @@ class Guard:
         try:
             self._check(scope["path"], headers, origin, is_shared)
         except Refusal as refusal:
-            await self._refuse(refusal, scope, receive, send)  # type: ignore[misc]
+            await self._refuse(refusal, scope, receive, send)
             return
         if is_shared and scope["method"] == "OPTIONS":
             await _preflight(send)
@@ -134,13 +134,13 @@ class Guard:
 
 
 def _with_headers(send: Send, added: Mapping[str, str]) -> Send:
-    async def sending(message: dict[str, object]) -> None:
+    async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             more = [(name.lower().encode(), value.encode("latin-1")) for name, value in added.items()]
-            message = {**message, "headers": [*message["headers"], *more]}  # type: ignore[misc]
+            message = {**message, "headers": [*message["headers"], *more]}
         await send(message)
 
-    return sending  # type: ignore[return-value]
+    return sending
 
 
 async def _preflight(send: Send) -> None:
