@@ -14,7 +14,7 @@ CODEGEN25 := $(BIN)/codegen25
 # What the native engine is built from; when it changes, it is built again.
 NATIVE := CMakeLists.txt $(wildcard codegen25/native/*)
 
-.PHONY: try test test-all sanitize check lint format venv nano clean
+.PHONY: try test test-all vscode sanitize check lint format venv nano clean
 
 ## try: set up, then show a completion and an infill of a real file, offline
 try: $(VENV)/.run
@@ -34,6 +34,10 @@ test: $(VENV)/.dev
 ## test-all: the tests, those marked slow too
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m ""
+
+## vscode: the VS Code extension, built, tested and packaged; needs Node.js 20 and npm
+vscode:
+	cd editors/vscode && npm ci && npm test && npm run package
 
 ## sanitize: the kernel's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize: $(VENV)/.dev
