@@ -31,7 +31,7 @@ def lsp(
     """Suggest code in editors, as a language server on standard input and output.
 
     Editors start it themselves; docs/editors.md tells how to set them up. What an editor sends as
-    initializationOptions (model, maxTokens, lines) goes before the options here.
+    initializationOptions (model, maxTokens, lines) overrides the options here.
 
     \b
     Examples:

@@ -1,30 +1,11 @@
 import assert from "node:assert/strict";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { IncomingMessage } from "node:http";
 import { test } from "node:test";
 import { endpoint, fill, read, ServerError, type Settings } from "../src/server";
 import { status } from "../src/status";
+import { serving } from "./serving";
 
 const SETTINGS: Settings = { url: "", key: "", model: "", maxTokens: 9, lines: "auto" };
-
-/** A server for one test; `handle` gets the body too. */
-async function serving(
-  handle: (request: IncomingMessage, response: ServerResponse, body: string) => void,
-  use: (url: string) => Promise<void>,
-): Promise<void> {
-  const server = createServer((request, response) => {
-    let body = "";
-    request.on("data", (chunk: Buffer) => (body += chunk.toString()));
-    request.on("end", () => handle(request, response, body));
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  try {
-    await use(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
-}
 
 function trouble(kind: string, word: RegExp): (error: unknown) => boolean {
   return (error) => error instanceof ServerError && error.trouble === kind && word.test(error.message);
