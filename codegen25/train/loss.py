@@ -45,8 +45,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad_x, grad_weight = (None if one is None else one * grads[0].to(one.dtype) for one in ctx.saved_tensors)
-        return grad_x, grad_weight, None, None
+        scaled = [one if one is None else one.mul_(grads[0].to(one.dtype)) for one in ctx.saved_tensors]
+        return scaled[0], scaled[1], None, None
 
 
 def cross_entropy_sum(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int | None = None) -> Tensor:

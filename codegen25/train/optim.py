@@ -58,6 +58,7 @@ class MasterOptimizer:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
         self.new_rows, self.new_rows_factor = new_rows, new_rows_factor
+        self._is_fresh = True
         by_muon = [name for name, m in self.masters.items() if kind == "muon" and _is_hidden_matrix(name, m)]
         rest = [m for name, m in self.masters.items() if name not in by_muon]
         groups = [
@@ -81,9 +82,15 @@ class MasterOptimizer:
         """Add the gradients that the model holds to the masters' in fp32, and clear them."""
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None, f"{name} took no part in the loss"
-            master, gradient = self.masters[name], parameter.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            master = self.masters[name]
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            if self._is_fresh:
+                master.grad.copy_(parameter.grad)
+            else:
+                master.grad.add_(parameter.grad)
             parameter.grad = None
+        self._is_fresh = False
 
     def norm(self) -> float:
         """The norm of everything that was accumulated, of all ranks' shards."""
@@ -108,9 +115,8 @@ class MasterOptimizer:
         self.round_into_model()
 
     def discard(self) -> None:
-        """Forget what was accumulated."""
-        for master in self.masters.values():
-            master.grad = None
+        """Forget what was accumulated. The memory stays: to ask for it anew in every step takes its time."""
+        self._is_fresh = True
 
     def _new_rows(self) -> Tensor | None:
         """Of the master of the embedding, a view of the new rows that lie here."""
