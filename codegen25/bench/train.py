@@ -35,7 +35,7 @@ WINDOW = 512
 # A document is longer than a row.
 CHARACTERS, DOCUMENTS = (6_000, 60_000), 400
 # Of the comparison by loss: its shape, rows of a step, steps, rate, and losses that a mean is taken of.
-SMALL, SMALL_ROWS, SMALL_STEPS, RATE, SMOOTHED = "pico", 4, 120, 2e-3, 8
+SMALL, SMALL_ROWS, SMALL_STEPS, RATE, SMOOTHED = "pico", 4, 80, 2e-3, 8
 
 
 @dataclass(frozen=True)
