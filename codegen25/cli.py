@@ -164,7 +164,13 @@ def complete(
     answers = Answers([f"completion {number}" for number in range(1, n + 1)], loaded.tokenizer, logprobs)
     on_text = answers.stream if n == 1 and not (as_json or logprobs) else None
     completions = loaded.samples(
-        prompt, n, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text, guard=inline and inline.guard
+        prompt,
+        n,
+        max_tokens=max_tokens,
+        sampling=chosen,
+        stop=stop,
+        on_text=on_text,
+        guard=inline.guard if inline else None,
     )
     if completions[0].trimmed:
         say(f"the text is over the model's window; only its last {completions[0].prompt_tokens} tokens were used")
@@ -288,7 +294,7 @@ def infill(
     on_text = None if as_json or logprobs else answers.stream
     completions = loaded.infill_holes(
         source.parts(offsets), anchor=anchored, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text,
-        guard=inline and inline.guard,
+        guard=inline.guard if inline else None,
     )  # fmt: skip
     if completions[0].trimmed:
         say(f"{file}: over the model's window; only {completions[0].prompt_tokens} tokens around the holes were used")

@@ -27,8 +27,8 @@ def corpus(tmp_path: Path) -> Corpus:
     return write_corpus(tmp_path / "corpus", {"train": [many(12), many(5)], "heldout": [many(3)]})
 
 
-def build(corpus: Corpus, out: Path, **more: bool) -> Built:
-    return build_index(corpus, out, family(), HERE, **more)
+def build(corpus: Corpus, out: Path, *, normalized: bool = False) -> Built:
+    return build_index(corpus, out, family(), HERE, normalized=normalized)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attributed import function, tracer
-from parrot import Parrot
 
 from codegen25.attribute.draft import CorpusDraft
 from codegen25.attribute.policy import PolicyGuard, read_policy
-from codegen25.attribute.trace import Rule, Tracer
+from codegen25.attribute.trace import Tracer
+from codegen25.bench.overfitted import Overfitted
 from codegen25.complete import Model
 from codegen25.data.lexemes import Lexemes
 from codegen25.engine.answer import MOST_REFUSED
@@ -27,9 +27,9 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Tracer:
     return tracer(tmp_path_factory.mktemp("traced"))
 
 
-def parrot(*texts: str) -> Model:
+def overfitted(*texts: str) -> Model:
     T = family()
-    return Model(Parrot([[T.eot, *T.encode(text), T.eot] for text in texts], T.n_vocab), T)
+    return Model(Overfitted([[T.eot, *T.encode(text), T.eot] for text in texts], T.n_vocab), T)
 
 
 def beginning(text: str) -> str:
@@ -37,14 +37,15 @@ def beginning(text: str) -> str:
 
 
 def repeated(answer: str, text: str, lexemes: int) -> list[str]:
-    """Pieces of the answer of so many lexemes, enough of them different, that stand in the text."""
+    """Pieces of the answer of so many lexemes that stand in the text."""
     found, data = Lexemes(answer).all, answer.encode()
+    found = found.take(np.append(True, found.hashes[1:] != found.hashes[:-1]))
     starts = found.starts - (len(found.data) - len(data)) // 2
     ends = starts + found.lengths
     pieces = []
     for first in range(len(found) - lexemes + 1):
         piece = data[starts[first] : ends[first + lexemes - 1]].decode()
-        if piece in text and len(set(found.hashes[first : first + lexemes].tolist())) >= Rule().distinct:
+        if piece in text:
             pieces.append(piece)
     return pieces
 
@@ -52,7 +53,7 @@ def repeated(answer: str, text: str, lexemes: int) -> list[str]:
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_is_not_allowed_is_not_given_back(traced: Tracer, source: str) -> None:
     policy, text = read_policy("permissive"), function((source, 0, 0))
-    model = parrot(text)
+    model = overfitted(text)
     prompt = beginning(text)
     plain = model.complete(prompt, max_tokens=400)
     assert plain.text == text.removeprefix(prompt)
@@ -77,7 +78,7 @@ def test_an_answer_ends_when_too_much_is_refused(traced: Tracer) -> None:
             asked.append(answer)
             return len(answer) < 10
 
-    completion = parrot(text).complete(beginning(text), max_tokens=50, guard=Stubborn)
+    completion = overfitted(text).complete(beginning(text), max_tokens=50, guard=Stubborn)
     assert completion.finish_reason == "content_filter"
     assert completion.refused == MOST_REFUSED + 1
     assert len(completion.text.encode()) < 10
@@ -90,7 +91,7 @@ def test_drafts_change_nothing_with_a_guard_and_without(traced: Tracer, temperat
 
     texts = [function((source, 0, 0)) for source in SOURCES]
     T, policy, sampling = family(), read_policy("permissive"), Sampling(temperature=temperature, seed=3)
-    backend = parrot(*texts).backend
+    backend = overfitted(*texts).backend
     said = []
     for drafts, longest in (((), 0), ((CorpusDraft(traced.index, T),), 16)):
         scheduler = Scheduler(backend, T, drafts=drafts, longest_draft=longest)
@@ -157,8 +158,8 @@ def test_a_policy_that_is_none_is_one_line(tmp_path: Path, text: str, said: str)
         read_policy(str(tmp_path / "other.toml"))
 
 
-def test_the_parrot_is_a_model() -> None:
-    backend = Parrot([[1, 2, 3, 1, 2, 4]], 8)
+def test_the_overfitted_model_says_what_followed() -> None:
+    backend = Overfitted([[1, 2, 3, 1, 2, 4]], 8)
     one = backend.new()
     (logits,) = backend.forward([(one, [1, 2, 3], True)])
     assert np.argmax(logits, axis=1).tolist() == [2, 3, 1]

@@ -13,7 +13,8 @@ from codegen25.errors import CodegenError
 
 def summary(files: Iterable[TracedFile]) -> dict[str, Any]:
     """How much of each file stands in the corpus, and the documents that hold it, once each."""
-    rows, documents = [], {}
+    rows: list[dict[str, Any]] = []
+    documents: dict[str, dict[str, Any]] = {}
     for file in files:
         rows.append(
             {

@@ -1,8 +1,8 @@
 """A policy applied while a model writes: no long run of code under a licence that is not allowed.
 
 The engine asks before each token whether the answer may go on so (`engine.answer.Guard`). It may not when its last
-lexemes, as many as the policy names and enough of them different, stand verbatim in the corpus, and none of the
-documents that hold them has an allowed licence. A document without evidence for its licence allows nothing.
+lexemes, as many as the policy names, stand verbatim in the corpus, and none of the documents that hold them has an
+allowed licence. A document without evidence for its licence allows nothing.
 
 What is asked for every token has to be cheap. A run of n lexemes holds one of the blocks of n / 2 that the answer falls
 into; so only where the last block stands in the corpus the last n lexemes are looked up, too.
@@ -28,8 +28,11 @@ from codegen25.errors import CodegenError
 FEWEST = 10
 # As `data.lexemes` cuts them, but for escapes and entities.
 _LEXEME = re.compile(rb"[A-Za-z0-9_]+|[!$%&*+\-./:<=>?@\[\]^{|}~]")
-# Bytes before a place from which on a text becomes the same tokens whatever stood before; more than any token has.
-_LEAD = 48
+# What may become tokens together with what stands before it; and signs in a row that are more than any token.
+_PIECE = re.compile(rb"[A-Za-z0-9_\x80-\xff]+|[^\sA-Za-z0-9_\x80-\xff]+|")
+_RULED = re.compile(rb"[^\sA-Za-z0-9_\x80-\xff]{17,}")
+# From the end of a line on a text becomes the same tokens whatever stood before; of a long line, this much is read.
+_LEAD = 400
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class PolicyGuard:
 
     def __init__(self, tracer: Tracer, policy: Policy) -> None:
         self._tracer, self._policy = tracer, policy
-        self._block = policy.lexemes // 2
+        self._block = policy.lexemes // 2 - 2  # two for words and signs that have only begun
         self._base = 0  # where the block begins that is not full yet
         self._stands = False  # whether the last full block stands in the corpus
         self._allows = cache(policy.allows)
@@ -91,7 +94,7 @@ class PolicyGuard:
         """Whether the answer, UTF-8 so far, holds no run at its end that the policy forbids."""
         if not self._stands and len(answer) - self._base <= self._block:
             return True  # a lexeme has a byte at least
-        found = [match.span() for match in _LEXEME.finditer(answer, self._base)]
+        found = _lexemes(answer, self._base)
         # The last lexeme may go on.
         while len(found) > self._block:
             end = found[self._block - 1][1]
@@ -100,29 +103,27 @@ class PolicyGuard:
         return not self._stands or self._window_allowed(answer)
 
     def _window_allowed(self, answer: bytes) -> bool:
-        found = [match.start() for match in _LEXEME.finditer(answer)]
-        if len(found) < self._policy.lexemes:
+        found = _lexemes(answer, 0)
+        most = self._policy.lexemes - 1
+        if len(found) < most:
             return True
-        start = found[-self._policy.lexemes]
-        said = {match.group().lower() for match in _LEXEME.finditer(answer, start)}
-        if len(said) < min(self._tracer.rule.distinct, self._policy.lexemes // 2):
-            return True
+        start = found[-most][0]
         query = self._find(answer, start, len(answer))
-        return query is None or self._licensed(query)
+        return query is None or not query.size or self._licensed(query)
 
     def _find(self, answer: bytes, start: int, end: int) -> Any:
-        """The whole tokens between two places, uint16, when they stand somewhere; else None."""
-        tokenizer, lead = self._tracer.tokenizer, max(0, start - _LEAD)
+        """The whole tokens between two places, uint16, when they stand somewhere, or when there are none; else None."""
+        tokenizer, lead = self._tracer.tokenizer, max(0, start - _LEAD, answer.rfind(b"\n", 0, start))
+        while lead < start and answer[lead] & 0xC0 == 0x80:
+            lead += 1  # to where a character begins
         text = answer[lead:end].decode(errors="ignore")
         kept = text.removesuffix(tokenizer.last_piece(text))
         ids = np.array(tokenizer.encode(kept), np.uint16)
         begins = lead + np.concatenate([[0], np.cumsum(self._tracer.lengths[ids])])[:-1]
-        # A token may begin with the blank in front of a word; the first one depends on what stood before the answer.
-        begin = start - 1 if answer[:start].endswith(b" ") else start
-        inside = ids[(begins >= begin) & (begins > lead)]
+        inside = ids[begins >= _told_from(answer, lead, start)]
         told = np.flatnonzero(~self._tracer.left_out[inside])
         if not told.size:
-            return None
+            return inside[:0]
         query = inside[told[0] :]
         return query if any(s.tokens.interval(query)[0] < s.tokens.interval(query)[1] for s in self._shards) else None
 
@@ -141,3 +142,28 @@ class PolicyGuard:
             if any(self._allows(names[one], kinds[one]) for one in set(documents.tolist())):
                 return True
         return False
+
+
+def _lexemes(answer: bytes, at: int) -> list[tuple[int, int]]:
+    """Where lexemes start and end; one that repeats the one before it does not count."""
+    found: list[tuple[int, int]] = []
+    last = b""
+    for match in _LEXEME.finditer(answer, at):
+        if match.group() != last:
+            found.append(match.span())
+        last = match.group()
+    return found
+
+
+def _told_from(answer: bytes, lead: int, start: int) -> int:
+    """From where on what begins at `start` becomes the same tokens in any text.
+
+    How the first word, or the first signs in a row, become tokens depends on what stands before them. A ruled line that
+    `start` lies in is taken whole: without it there may be nothing left.
+    """
+    for ruled in _RULED.finditer(answer, lead):
+        if ruled.start() < start < ruled.end():
+            return ruled.start()
+    piece = _PIECE.match(answer, start)
+    assert piece is not None, "it matches nothing, too"
+    return piece.end()

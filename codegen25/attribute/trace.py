@@ -79,10 +79,13 @@ class _Place:
 
 
 class _Words:
-    """The lexemes of a text, to count those within bytes of it."""
+    """The lexemes of a text, to count those within bytes of it; one that repeats the one before it does not count."""
 
     def __init__(self, text: str) -> None:
-        found = Lexemes(text).all
+        everything = Lexemes(text).all
+        changes = np.ones(len(everything), np.bool_)
+        changes[1:] = everything.hashes[1:] != everything.hashes[:-1]
+        found = everything.take(changes)
         self.room = (len(found.data) - len(text.encode())) // 2
         self.starts, self.ends = found.starts - self.room, found.starts - self.room + found.lengths
         self.hashes = found.hashes

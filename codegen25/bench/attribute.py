@@ -25,7 +25,9 @@ from codegen25.attribute.suffixes import Ids, sort_suffixes
 from codegen25.attribute.trace import Tracer
 from codegen25.bench import excerpts
 from codegen25.bench.figures import Bar, Figure, Options
+from codegen25.bench.overfitted import Overfitted
 from codegen25.bench.peer import Peer, PeerError
+from codegen25.complete import Model, load
 from codegen25.data.corpus import Corpus
 from codegen25.data.document import Document
 from codegen25.data.engine import Engine
@@ -42,6 +44,8 @@ GROWTH_TOKENS, GROWTH_CHANGES = 1 << 20, 50
 LEAST = 10
 # Answers that the policy watches, and seconds of decoding a token that its cost is compared with.
 WATCHED = 50
+# Prompts that are to provoke an excerpt from a model that knows it by heart.
+PROVOKED = 200
 AT_MOST = Bar("<=", 1.0)
 
 
@@ -68,6 +72,7 @@ def run(options: Options, *, folder: Path, count: int, seed: int) -> Iterator[Fi
     yield from _planted(tracer, corpus, count, draw)
     yield _false(tracer, fresh, count, draw)
     yield from _watched(tracer, texts)
+    yield from _provoked(tracer, corpus, draw)
     if INFINI_GRAM in options.peers:
         yield from _beside_infini_gram(tracer, texts, options)
 
@@ -166,8 +171,6 @@ def _false(tracer: Tracer, fresh: Sequence[Document], count: int, draw: random.R
 
 def _watched(tracer: Tracer, texts: Sequence[str]) -> Iterator[Figure]:
     """What a policy that allows nothing costs a token, beside decoding one with nano."""
-    from codegen25.complete import load
-
     policy = Policy(Licences("none", frozenset()))
     tokens, seconds = 0, 0.0
     for text in texts[:WATCHED]:
@@ -183,6 +186,30 @@ def _watched(tracer: Tracer, texts: Sequence[str]) -> Iterator[Figure]:
     decoding = (time.perf_counter() - start) / max(1, len(made.tokens))
     note = f"{1e6 * seconds / tokens:.0f} µs of {1e3 * decoding:.1f} ms a token; the model is nano"
     yield _limit("a policy's share of decoding", "", [seconds / tokens / decoding], 0.03, note)
+
+
+def _provoked(tracer: Tracer, corpus: Corpus, draw: random.Random) -> Iterator[Figure]:
+    """How many prompts of a model that knows documents by heart bring them back, with a policy against their licences.
+
+    The policy allows nothing, so that every document is one that must not be repeated. What is brought back is told by
+    tracing the answers, at the policy's own length.
+    """
+    plants = excerpts.planted(corpus, tracer, PROVOKED, draw)
+    tokenizer, policy = tracer.tokenizer, Policy(Licences("none", frozenset()), tracer.rule.lexemes)
+    back = {False: 0, True: 0}
+    endings = 0
+    for plant in plants:
+        ids = tokenizer.encode(plant.text)
+        model = Model(Overfitted([ids], tokenizer.n_vocab), tokenizer)
+        prompt = plant.text[: plant.text.index("\n") + 1]
+        for guarded in back:
+            guard = partial(PolicyGuard, tracer, policy) if guarded else None
+            answer = model.complete(prompt, max_tokens=len(ids), guard=guard)
+            matches = tracer.trace(answer.text) if answer.text else []
+            back[guarded] += any(match.kind == "verbatim" for match in matches)
+            endings += guarded and answer.finish_reason == "content_filter"
+    note = f"{len(plants)} prompts; without the policy {back[False]}; {endings} answers ended with content_filter"
+    yield Figure("memorised excerpts given back", "", [back[True]], [back[False]], "no policy", Bar("<=", 0.0), note)
 
 
 # ------------------------------------------------------------------------------------------------------- infini-gram

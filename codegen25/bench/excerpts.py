@@ -50,7 +50,7 @@ def token_texts(
 
 def snippets(documents: Sequence[Document], count: int, draw: random.Random) -> list[tuple[Document, str]]:
     """Some lines out of each of so many documents, which may come again."""
-    found = []
+    found: list[tuple[Document, str]] = []
     long = [document for document in documents if document.content.count("\n") > LINES]
     while len(found) < count and long:
         document = draw.choice(long)
@@ -63,7 +63,8 @@ def snippets(documents: Sequence[Document], count: int, draw: random.Random) -> 
 
 def planted(corpus: Corpus, tracer: Tracer, count: int, draw: random.Random) -> list[Plant]:
     """Pieces of Python documents with twice the lexemes that a normalised match needs, enough of them different."""
-    rule, found = tracer.rule, []
+    rule = tracer.rule
+    found: list[Plant] = []
     shards = [shard for shard in tracer.index.shards if shard.split == "train"]
     while len(found) < count:
         shard = draw.choice(shards)

@@ -1,24 +1,29 @@
-"""A backend that has learned texts by heart: what followed the longest end of a sequence there is the likeliest."""
+"""A model that knows some texts by heart and nothing else: what a policy has to hold against."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from codegen25.config import ModelConfig
 from codegen25.engine.backend import Logits, Row
 
+# A place in a text is known again by so many tokens before it, or by fewer where there are none as long.
 LONGEST = 24
 
 
-class Parrot:
-    """Implements `Backend`. What never followed is unlikely, and smaller ids are likelier than larger ones."""
+class Overfitted:
+    """Implements `Backend`. The likeliest token is the one that followed in the texts, all others are far behind."""
 
-    def __init__(self, texts: Sequence[Sequence[int]], vocab_size: int) -> None:
+    def __init__(self, texts: Iterable[Sequence[int]], vocab_size: int) -> None:
         self.config = ModelConfig(vocab_size, 8, 8, 1, 1, 1, head_dim=8, max_positions=2048)
         self.cache_bytes = 0
-        self._texts = [list(text) for text in texts]
+        self._next: dict[tuple[int, ...], int] = {}
+        for text in texts:
+            for place in range(1, len(text)):
+                for length in range(1, min(LONGEST, place) + 1):
+                    self._next.setdefault(tuple(text[place - length : place]), text[place])
         self._sequences: dict[int, list[int]] = {}
         self._made = 0
 
@@ -37,14 +42,10 @@ class Parrot:
         return out
 
     def _logits(self, held: list[int]) -> Logits:
-        logits: Logits = np.linspace(-10, -11, self.config.vocab_size, dtype=np.float32)
-        for text in self._texts:
-            for at in range(1, len(text)):
-                length = 0
-                while length < min(LONGEST, at, len(held)) and text[at - 1 - length] == held[-1 - length]:
-                    length += 1
-                if length:
-                    logits[text[at]] = max(logits[text[at]], np.float32(length))
+        logits = np.linspace(-10, -11, self.config.vocab_size, dtype=np.float32)
+        for length in range(1, min(LONGEST, len(held)) + 1):
+            if (known := self._next.get(tuple(held[-length:]))) is not None:
+                logits[known] = length
         return logits
 
     def fork(self, sequence: int) -> int:
