@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from serving import serving, small_model
 
@@ -25,6 +27,27 @@ def test_clients_hear_what_a_server_says() -> None:
         assert dropped.dropped and server.idle()
         assert post(server.url, b'{"prompt": [1, "x"').status == 400
     assert get(server.url, "/health")[0] == 0
+
+
+@dataclass(frozen=True)
+class Own:
+    """A server in this process."""
+
+    address: str
+
+    @property
+    def memory(self) -> int:
+        return 1_000_000
+
+
+def test_streams_that_survive_others_are_as_alone() -> None:
+    prompts = [family().encode(f"def f_{n}(x):\n    return ") for n in range(20)]
+    with serving() as server:
+        equal, memory = serve.endurance(Own(server.url), prompts, 0.0, seed=1)
+        assert server.idle()
+    assert equal.holds and equal.more["errors"] == 0 and equal.more["rounds"] == 2
+    assert equal.peer == [28] and equal.more["dropped"] > 0  # a fifth dropped and a tenth malformed of twice 20
+    assert memory.ratio == 1
 
 
 @pytest.mark.parametrize(

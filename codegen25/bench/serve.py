@@ -25,7 +25,7 @@ from codegen25.bench import weights
 from codegen25.bench.figures import Bar, Figure, Options
 from codegen25.bench.llama_server import LLAMA, LlamaClient, LlamaServer
 from codegen25.bench.peer import PeerError
-from codegen25.bench.serve_client import OurServer, at_once, complete, get, post
+from codegen25.bench.serve_client import OurServer, Server, at_once, complete, get, post
 from codegen25.bench.session import generate, library_files, replay
 from codegen25.bench.speed import REST
 from codegen25.bench.typing import Author, percentile
@@ -62,7 +62,7 @@ def run(
         yield _throughput(options, ours, theirs, why, prompts[:16])
         yield _overhead(options, model, ours, prompts)
         options.say(f"{streams} streams")
-        yield from _endurance(ours, prompts[:streams], seconds, seed)
+        yield from endurance(ours, prompts[:streams], seconds, seed)
     if cursors:
         options.say(f"{cursors} cursors")
         yield _duplicates(model, cursors, seed)
@@ -173,7 +173,7 @@ def _text(model: Model) -> NDArray[np.bool_]:
 # ---------------------------------------------------------------------------------------------------------- endurance
 
 
-def _endurance(ours: OurServer, prompts: Sequence[Sequence[int]], seconds: float, seed: int) -> Iterator[Figure]:
+def endurance(ours: Server, prompts: Sequence[Sequence[int]], seconds: float, seed: int) -> Iterator[Figure]:
     """Rounds of all streams at once, a fifth dropped midway and a tenth no request, for `seconds`."""
     alone = {n: complete(ours.address, ids, ANSWER).text for n, ids in enumerate(prompts)}
     rng = random.Random(seed)
@@ -206,7 +206,7 @@ def _endurance(ours: OurServer, prompts: Sequence[Sequence[int]], seconds: float
     )  # fmt: skip
 
 
-def _metric(ours: OurServer, name: str) -> float:
+def _metric(ours: Server, name: str) -> float:
     found = re.search(rf"(?m)^{name} (\S+)$", get(ours.address, "/metrics")[1].decode())
     return float(found[1]) if found else 0.0
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 from codegen25.bench.figures import Options
@@ -26,8 +26,18 @@ from codegen25.errors import CodegenError
 T = TypeVar("T")
 
 
+class Server(Protocol):
+    """Something that listens at `address`; `memory` in bytes that are resident."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def memory(self) -> int: ...
+
+
 class OurServer:
-    """Ended with its block. `address` is where it listens."""
+    """Ended with its block."""
 
     def __init__(self, options: Options, model: Path) -> None:
         log = options.cache / "logs" / "codegen25 serve.log"
@@ -35,9 +45,13 @@ class OurServer:
         arguments = ["--model", str(model), "--port", "0", "--threads", str(options.threads), "--queue", "2000"]
         with log.open("w") as stderr:
             self._process = subprocess.Popen([sys.executable, "-m", "codegen25", "serve", *arguments], stderr=stderr)
-        self.address = self._address(log)
+        self._url = self._find(log)
 
-    def _address(self, log: Path) -> str:
+    @property
+    def address(self) -> str:
+        return self._url
+
+    def _find(self, log: Path) -> str:
         while self._process.poll() is None:
             found = re.search(r"http://\S+?:\d+", log.read_text())
             if found and get(found[0], "/health")[0] == 200:
