@@ -12,9 +12,8 @@ from torch import Tensor
 
 from codegen25.model.llama import Llama
 from codegen25.train.batches import Batch, to_batch
-from codegen25.train.loss import cross_entropy_sum
+from codegen25.train.loss import Learner, cross_entropy_sum
 from codegen25.train.objective import Example
-from codegen25.train.trainer import Learner
 
 
 def batch_loss(model: Llama, batch: Batch) -> Tensor:
