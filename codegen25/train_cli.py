@@ -13,9 +13,8 @@ from codegen25.errors import CodegenError, UsageError, say
 from codegen25.terminal import count, needs_extra, write, write_json
 
 FOLDER = click.Path(path_type=Path)
-# Read by libraries when they are loaded. A thread that sleeps between two small products costs half of the speed, one
-# that never sleeps takes a core from whoever else works there; huge pages help the products with the vocabulary.
-ENVIRONMENT = {"GOMP_SPINCOUNT": "1000000", "THP_MEM_ALLOC_ENABLE": "1"}
+# Read by PyTorch when it is loaded: huge pages help the products with the vocabulary.
+ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
 
 # Options that --adapt has alone, and those that it shares.
 ADAPTING = frozenset(["minutes", "lora_rank", "merge"])
