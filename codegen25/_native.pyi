@@ -110,7 +110,5 @@ def longest_matches(
     `suffixes` are places in `ids` in the order of what begins there.
     """
 
-def occurrences(
-    ids: NDArray[np.uint16], suffixes: NDArray[np.uint32], query: NDArray[np.uint16]
-) -> tuple[int, int]:
+def occurrences(ids: NDArray[np.uint16], suffixes: NDArray[np.uint32], query: NDArray[np.uint16]) -> tuple[int, int]:
     """The ranks of the suffixes that begin with `query`, from and to."""

@@ -68,12 +68,10 @@ def _cluster(gpus: str) -> Cluster:
     devices, name = parse_cluster(gpus)
     if name != CPU:
         return Cluster(devices, ACCELERATORS[name])
-    import torch
-
     from codegen25.engine.machine import available_memory
     from codegen25.train.probe import gemm_peak
 
-    peak = gemm_peak(torch.bfloat16, torch.device("cpu"), MEASURED)
+    peak = gemm_peak(seconds=MEASURED)
     return Cluster(devices, Accelerator(CPU, peak, available_memory(), "measured here"))
 
 

@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from codegen25.config import ModelConfig
 from codegen25.model.llama import Llama
 from codegen25.train.batches import Batch
+from codegen25.train.loss import Learner
 from codegen25.train.optim import MasterOptimizer
-from codegen25.train.trainer import Learner
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 WARM = ModelConfig(512, 64, 128, 1, 1, 1, 64, 2048)

@@ -21,8 +21,11 @@ def native_dtype(device: torch.device) -> str:
 
 
 @torch.no_grad()
-def gemm_peak(dtype: torch.dtype, device: torch.device, seconds: float = SECONDS) -> float:
+def gemm_peak(
+    dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu", seconds: float = SECONDS
+) -> float:
     """FLOP/s of the best of some products of large square matrices, as many as fit into `seconds`."""
+    device = torch.device(device)
     side = SIDE if device.type == "cpu" else 4 * SIDE
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = a @ b
