@@ -84,7 +84,19 @@ MONSTROUS = ["(" * 500 + "MIT" + ")" * 500, "MIT OR " * 900 + "MIT"]
 
 @pytest.mark.parametrize(
     "expression",
-    ["", "()", "MIT AND ()", "MIT Apache-2.0", "(MIT", "MIT OR", "AND", "nonsense OR MIT", "MIT/X11", *MONSTROUS],
+    [
+        "",
+        "()",
+        "( AND +",
+        "MIT AND ()",
+        "MIT Apache-2.0",
+        "(MIT",
+        "MIT OR",
+        "AND",
+        "nonsense OR MIT",
+        "MIT/X11",
+        *MONSTROUS,
+    ],
 )
 def test_malformed_unknown_and_monstrous_expressions(expression: str) -> None:
     assert not PERMISSIVE.allows(expression)

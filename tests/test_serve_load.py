@@ -169,18 +169,38 @@ def test_a_bug_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -
     assert "RuntimeError: a bug" in capsys.readouterr().err
 
 
-def test_a_newer_request_of_the_same_client_ends_the_older(server: Running) -> None:
-    first: list[Reply] = []
+def long_request(server: Running, replies: list[Reply]) -> threading.Thread:
+    """One of client "me" that is under way; its reply comes into `replies`."""
     body = {"prompt": "a = ", "max_tokens": 256, "n": 60, "temperature": 1}
-    thread = threading.Thread(target=lambda: first.append(server.ask("/v1/completions", body, X_Client_Id="me")))
+    thread = threading.Thread(target=lambda: replies.append(server.ask("/v1/completions", body, X_Client_Id="me")))
     thread.start()
     while not server.service.served.answering.runner.busy:
         assert thread.is_alive()
+    return thread
+
+
+def test_a_newer_request_of_the_same_client_ends_the_older(server: Running) -> None:
+    first: list[Reply] = []
+    thread = long_request(server, first)
     others = server.ask("/v1/completions", {"prompt": "b = ", "max_tokens": 2}, X_Client_Id="you")
     newer = server.ask("/v1/completions", {"prompt": "a = 1", "max_tokens": 2}, X_Client_Id="me")
     thread.join()
     assert others.status == newer.status == 200
     assert first[0].status == 409 and first[0].json["error"]["code"] == "superseded"
+    assert server.idle()
+
+
+def test_so_does_one_that_is_answered_without_the_model(server: Running) -> None:
+    around = {"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n"}
+    body = around | {"prompt": "", "n_predict": 12, "lines": "any"}
+    whole = server.ask("/infill", body).json["content"]
+    assert len(whole) > 1
+    first: list[Reply] = []
+    thread = long_request(server, first)
+    along = server.ask("/infill", body | {"prompt": whole[:1]}, X_Client_Id="me").json
+    thread.join()
+    assert along["content"] == whole[1:] and along["tokens_evaluated"] == 0
+    assert first[0].status == 409
     assert server.idle()
 
 

@@ -62,7 +62,7 @@ def _parse(expression: str) -> Any:
         return None
     try:
         return _LICENSING.parse(expression, simple=True)
-    except (ExpressionError, IndexError):  # the latter over empty parentheses
+    except (ExpressionError, IndexError, AssertionError):  # the last two over parentheses that hold no expression
         return None
 
 

@@ -123,6 +123,7 @@ class Answering:
 
         Raises `Refusal`, other kinds of `CodegenError`, and `Broken`.
         """
+        self._end_older(ask.client)
         known = self.suggested.rest(ask)
         if known:
             self.typed_along += 1
@@ -133,7 +134,8 @@ class Answering:
         prompt = self.prompts.of(ask)
         usage.trimmed = prompt.trimmed
         with Mailbox(self.runner) as box:
-            self._supersede(ask.client, box)
+            if ask.client is not None:
+                self._current[ask.client] = box
             alarm = asyncio.get_running_loop().call_later(self._seconds, box.end, _too_late(self._seconds))
             try:
                 if ask.holes > 1:
@@ -145,16 +147,14 @@ class Answering:
                         yield news
             finally:
                 alarm.cancel()
-                if ask.client and self._current.get(ask.client) is box:
+                if ask.client is not None and self._current.get(ask.client) is box:
                     del self._current[ask.client]
 
-    def _supersede(self, client: str | None, box: Mailbox) -> None:
-        if client is None:
-            return
-        if older := self._current.get(client):
+    def _end_older(self, client: str | None) -> None:
+        """What a client asked for is of no use to it any more when it asks again."""
+        if client is not None and (older := self._current.pop(client, None)):
             self.superseded += 1
             older.end(_superseded())
-        self._current[client] = box
 
     # ------------------------------------------------------------------------------------------------ one hole, or none
 
