@@ -59,16 +59,16 @@ def test_the_publishers_shape() -> None:
 
 
 @given(
-    st.sampled_from(sorted(SHAPES)), st.integers(1, 64), st.sampled_from([1, 2, 7, 256]), st.booleans(), st.booleans(),
+    st.sampled_from(sorted(SHAPES)), st.integers(1, 64), st.sampled_from([1, 2, 7, 256]), st.booleans(),
     st.sampled_from(["adamw", "muon"]),
 )  # fmt: skip
 def test_memory_grows_and_shrinks_as_it_must(
-    shape: str, rows: int, devices: int, checkpointing: bool, accumulating: bool, optimizer: str
+    shape: str, rows: int, devices: int, checkpointing: bool, optimizer: str
 ) -> None:
     def peak(rows: int, devices: int, checkpointing: bool) -> int:
         return memory(
             SHAPES[shape], rows=rows, window=512, devices=devices, checkpointing=checkpointing,
-            accumulating=accumulating, optimizer=optimizer,  # type: ignore[arg-type]
+            optimizer=optimizer,  # type: ignore[arg-type]
         ).peak  # fmt: skip
 
     assert peak(rows, devices, True) <= peak(rows, devices, False)

@@ -19,7 +19,9 @@ WINDOW = 512
 SHAPE = ModelConfig(4096, 384, 1024, 6, 6, 3, 64, 2048)
 # Scratch space of kernels, the allocator's slack, and what libraries load late.
 SLACK = 16 << 20
-PART, PEAK = 0.05, 0.10
+PART = 0.05
+# What kernels hold of a layer for a moment, at these shapes.
+COPIES = 128 << 20
 
 
 def measured(config: ModelConfig, rows: int, optimizer: str, means: str) -> dict[str, int]:
@@ -52,4 +54,6 @@ def test_memory_by_part(tied: bool, rows: int, optimizer: OptimizerName, means: 
     }
     for part, size in expected.items():
         assert found[part] == pytest.approx(size, rel=PART, abs=SLACK), part
-    assert found["peak"] == pytest.approx(model.peak, rel=PEAK, abs=SLACK)
+    # Not above what the model says by more than kernels' copies, which it leaves out (docs/scale.md).
+    above = found["peak above what is held"] - (model.peak - model.resident)
+    assert -SLACK <= above <= COPIES

@@ -40,11 +40,11 @@ class Prompts:
     span_vocabulary = np.ones(1, bool)
 
 
-def session(*actions: tuple[str, str]) -> list[Moment]:
-    """A file in which an author does that, 1 ms apart; the last key is a pause of its own."""
+def session(*actions: tuple[str, str], gap: int = 1) -> list[Moment]:
+    """A file in which an author does that, `gap` ms apart; the last key is a pause of its own."""
     events, at = [Event(0, "open", 0, inserted="def f():\n")], 9
     for number, (action, text) in enumerate(actions, 1):
-        events.append(Event(number, action, at, inserted=text, ask=action == "type"))  # type: ignore[arg-type]
+        events.append(Event(number * gap, action, at, inserted=text, ask=action == "type"))  # type: ignore[arg-type]
         at += len(text)
     return list(replay(events))
 
@@ -68,8 +68,9 @@ class Scripted:
         return text
 
 
-def author(engine: Scripted) -> Author:
-    return Author("ours", engine, Editing(Prompts(), max_tokens=8), longest_pause=0.02)  # type: ignore[arg-type]
+def author(engine: Scripted, longest_pause: float = 0.02) -> Author:
+    editing = Editing(Prompts(), max_tokens=8)  # type: ignore[arg-type]
+    return Author("ours", engine, editing, longest_pause)  # type: ignore[arg-type]
 
 
 def test_keys_that_got_no_answer_wait_for_the_next_one() -> None:
@@ -108,7 +109,7 @@ def test_keys_along_a_suggestion_ask_nothing() -> None:
 
 def test_a_jump_is_made_ready_in_the_pause() -> None:
     engine = Scripted("x")
-    author(engine).work(session(("move", ""), ("type", "a")))
+    author(engine, longest_pause=0.5).work(session(("move", ""), ("type", "a"), gap=500))
     ready, asked = engine.requests[-2:]
     assert (ready.max_tokens, asked.max_tokens) == (1, 8)
     assert editing.common(ready.prompt, asked.prompt) == len(ready.prompt)

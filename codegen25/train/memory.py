@@ -37,19 +37,18 @@ class Memory:
     activations: int
     logits: int
     communication: int
-    accumulating: bool
 
     @property
     def resident(self) -> int:
-        """What is there all the time, the gradients of earlier parts of a step among it."""
-        return self.weights + self.masters + self.moments + self.step_gradients * self.accumulating
+        """What is there all the time, the fp32 gradients that a step sums up among it."""
+        return self.weights + self.masters + self.moments + self.step_gradients
 
     @property
     def peak(self) -> int:
-        """The largest of three moments: the loss, the end of the backward pass, and the optimizer's step."""
+        """The larger of two moments: the loss, and the end of the backward pass."""
         loss = self.activations + self.logits + self.communication
         backward = self.gradients + self.communication
-        return self.resident + max(loss, backward, self.step_gradients * (not self.accumulating))
+        return self.resident + max(loss, backward)
 
     def to_json(self) -> dict[str, int]:
         return {part: getattr(self, part) for part in PARTS} | {"peak": self.peak}
@@ -110,12 +109,9 @@ def moment_numbers(config: ModelConfig, optimizer: OptimizerName) -> int:
 
 def memory(
     config: ModelConfig, *, rows: int, window: int, devices: int = 1, optimizer: OptimizerName = "adamw",
-    checkpointing: bool = False, accumulating: bool = False,
+    checkpointing: bool = False,
 ) -> Memory:  # fmt: skip
-    """One device of `devices` that takes `rows` rows of `window` tokens at a time.
-
-    `accumulating`: a step is the sum of several such passes.
-    """
+    """One device of `devices` that takes `rows` rows of `window` tokens at a time."""
     shard = -(-config.parameters // devices)
     tokens = rows * window
     return Memory(
@@ -127,5 +123,4 @@ def memory(
         activations=activation_bytes(config, tokens, window, checkpointing=checkpointing),
         logits=logits_bytes(config, tokens),
         communication=communication_bytes(config, devices),
-        accumulating=accumulating,
     )

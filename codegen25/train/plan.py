@@ -23,7 +23,7 @@ LABELS = {
     "masters": "masters, fp32",
     "moments": "moments, fp32",
     "gradients": "gradients, bf16",
-    "step_gradients": "gradients in the step, fp32",
+    "step_gradients": "gradients summed up, fp32",
     "activations": "activations",
     "logits": "logits of a chunk, head's gradient",
     "communication": "whole blocks, buffers",
@@ -98,7 +98,7 @@ class Plan:
         """Bytes on a device, or what they would be with other rows or devices."""
         return memory(
             self.config, rows=rows or self.rows, window=self.window, devices=devices or self.cluster.devices,
-            optimizer=self.optimizer, checkpointing=checkpointing, accumulating=self.accumulate > 1,
+            optimizer=self.optimizer, checkpointing=checkpointing,
         )  # fmt: skip
 
     def fits(self, found: Memory, accelerator: Accelerator | None = None) -> bool:
