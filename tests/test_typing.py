@@ -70,7 +70,7 @@ class Scripted:
 
 def author(engine: Scripted, longest_pause: float = 0.02) -> Author:
     editing = Editing(Prompts(), max_tokens=8)  # type: ignore[arg-type]
-    return Author("ours", engine, editing, longest_pause)  # type: ignore[arg-type]
+    return Author("ours", engine, editing, longest_pause)
 
 
 def test_keys_that_got_no_answer_wait_for_the_next_one() -> None:
