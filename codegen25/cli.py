@@ -20,7 +20,7 @@ from codegen25.data_cli import data
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.eval_cli import evaluate
 from codegen25.lsp_cli import lsp
-from codegen25.options import flags, json_option, loading
+from codegen25.options import flags, json_option, loading, model_option
 from codegen25.report_cli import plan, report
 from codegen25.serve_cli import serve
 from codegen25.terminal import Answers, lines, needs_extra, note_unfinished, to_json, write, write_json, write_table
@@ -70,9 +70,6 @@ def _fail(code: int, message: str) -> int:
 # --------------------------------------------------------------------------------------------------------- shared flags
 
 
-_model = click.option(
-    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
-)
 _text = flags(
     click.argument("text", required=False),
     click.option("--file", type=FOLDER, help="Read the text from this file (UTF-8)."),
@@ -126,7 +123,7 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @_text
-@_model
+@model_option
 @_generation
 @click.option("--n", type=click.IntRange(min=1), default=1, help="How many completions.")
 @_attribution
@@ -250,7 +247,7 @@ def _check_stop(stop: tuple[str, ...]) -> None:
 @click.option("--anchor", show_default=ANCHOR, metavar="LINES|all", help="Lines that begin the span; 0: plain.")
 @click.option("--plain", is_flag=True, help="The model card's form: the same as --anchor 0.")
 @click.option("--apply", is_flag=True, help="Put the text into FILE.")
-@_model
+@model_option
 @_generation
 @_attribution
 @json_option
@@ -354,7 +351,7 @@ def _apply(file: Path, source: Source, offsets: Sequence[int], completions: Sequ
 
 @cli.command()
 @_text
-@_model
+@model_option
 @json_option
 @loading
 def score(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from codegen25.options import loading
+from codegen25.options import loading, model_option
 from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
-)
+@model_option
 @click.option("--max-tokens", type=click.IntRange(1, 1024), default=64, help="Of a suggestion.")
 @click.option(
     "--lines", type=click.Choice(["auto", "one", "block", "any"]), default="auto",

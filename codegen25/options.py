@@ -22,6 +22,9 @@ def flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+model_option = click.option(
+    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
+)
 # The names are those of the arguments of `load`.
 loading = flags(
     click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps)."),

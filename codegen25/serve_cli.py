@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codegen25.errors import CodegenError, say
+from codegen25.options import loading, model_option
 from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option(
-    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
-)
+@model_option
 @click.option("--name", show_default="--model", help="What clients call the model.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; other than local ones need keys.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8012, help="0 takes any that is free.")
@@ -31,9 +30,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--max-tokens", type=click.IntRange(min=1), default=1024, help="Of any answer.")
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), default=300.0, help="For any answer.")
 @click.option("--log-text", is_flag=True, help="Put the code of requests and answers into the log.")
-@click.option("--device", default="cpu", help="cpu, or a GPU by PyTorch's name (cuda, mps).")
-@click.option("--threads", type=int, show_default="all", help="Cores to use on a CPU.")
-@click.option("--bits", type=click.Choice([4, 8]), show_default="8", help="On a CPU: of weights not yet quantized.")
+@loading
 @needs_extra("serve", "serve")
 def serve(
     model: str, name: str | None, host: str, port: int, api_key_file: Path | None, no_api_key: bool,
