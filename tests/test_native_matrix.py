@@ -13,7 +13,7 @@ from codegen25 import _native
 from codegen25._native import Matrix
 from codegen25.model.packed import dequantize, pack
 from codegen25.model.plan import LEVELS, Packing
-from codegen25.model.quantize import round_to_nearest
+from codegen25.model.rounding import round_to_nearest
 
 ISAS = _native.isas()
 FLOATS = st.floats(-8, 8, width=32)

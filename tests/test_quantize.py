@@ -26,7 +26,8 @@ from codegen25.model.export import export_hf
 from codegen25.model.hf_tokenizer import write_tokenizer
 from codegen25.model.packed import dequantize, pack, unpack
 from codegen25.model.plan import GROUPS, LEVELS, PLANS, Packing, from_json, packing_of, to_json
-from codegen25.model.quantize import calibration_ids, fit_scales, gptq, main, nearest, quantize, round_to_nearest
+from codegen25.model.quantize import calibration_ids, gptq, main, quantize
+from codegen25.model.rounding import fit_scales, nearest, round_to_nearest
 from codegen25.tokenizer import family
 
 TINY = ModelConfig(96, 64, 128, 2, 2, 1, 64, 64, tied=True)

@@ -57,7 +57,8 @@ def _open(path: Path) -> tuple[list[str], Callable[[str], Tensor]]:
     return list(state), state.__getitem__
 
 
-def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
+def read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one file, views of it. Raises `CodegenError` when it is damaged or holds anything else."""
     names, get = _open(path)
     mapped = 0
     for name in names:
@@ -77,13 +78,13 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     Loading and export read weights through here alone, so this is where other storage formats come in.
     """
     plan = from_json(read_config(folder)[1].get("quantization_config"), f"{folder}/config.json")
-    stored = (pair for path in weight_files(folder) for pair in _read(path))
+    stored = (pair for path in weight_files(folder) for pair in read_file(path))
     yield from dequantized(stored, plan, str(folder))
 
 
 def read_bin(path: Path) -> Iterator[tuple[str, str, NDArray[Any]]]:
     """The tensors of a `.bin` file for readers without PyTorch: name, dtype, values (of bfloat16, the bits)."""
-    for name, tensor in _read(path):
+    for name, tensor in read_file(path):
         dtype = dtype_name(tensor)
         yield name, dtype, tensor.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else tensor.numpy()
 

@@ -5,7 +5,8 @@ al., 2022): columns one after the other, each error made good by the columns sti
 the matrix really sees allow. Those inputs come through the layers before it as they are after quantization. The layout
 of what is written: `packed.py`.
 
-A layer is in memory at a time; the source stays mapped and only the result is held.
+A layer is in memory at a time; the source stays mapped and only the result is held. Without calibration not even that
+(`convert.py`).
 
 Shapes: B texts, T tokens, D hidden, N outputs, K inputs, G groups along the inputs.
 """
@@ -17,6 +18,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +29,18 @@ from codegen25 import infill
 from codegen25.config import ModelConfig, read_config
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.model.checkpoint import checked_tensors, new_folder, write_config, write_safetensors
-from codegen25.model.folder import stored_name
+from codegen25.model.convert import TOO_LARGE, WeightFile, check_finite, convert, quantized
+from codegen25.model.folder import check_size, stored_name, weight_files
 from codegen25.model.llama import Block, causal, rotary
 from codegen25.model.packed import dequantize, pack
-from codegen25.model.plan import GROUPS, LEVELS, PLANS, Packing, check_shape, packing_of, to_json
+from codegen25.model.plan import GROUPS, PLANS, Packing, check_shape, packing_of, to_json
 from codegen25.model.publisher import repair
+from codegen25.model.rounding import fit_scales, nearest
 from codegen25.tokenizer import Tokenizer, from_folder
 
 DAMPING = 0.01  # of the mean of the Hessian's diagonal (Frantar et al., 2022, section 3.3)
-# The largest weight of a group may lie beyond the last level, which makes the steps of all others finer.
-STRETCH = (0.78, 0.82, 0.86, 0.90, 0.94, 0.98, 1.02, 1.06)
 BESIDE = ("tokenizer*", "README*", "LICENSE*", "NOTICE*")
 Notice = Callable[[str], None]
-
-
-def nearest(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """The integer level nearest to `weight / scale`, as floats; level 0 where the scale is 0."""
-    low, high = LEVELS[bits]
-    return torch.where(scale == 0, 0.0, weight / scale).nan_to_num_(0.0).round_().clamp_(low, high)
-
-
-def fit_scales(weight_NK: Tensor, packing: Packing, importance_K: Tensor | None = None) -> Tensor:
-    """The scale of every group, fp16 [N, G], that loses least in the (weighted) mean square.
-
-    At 8 bits the largest weight is the last level. At 4 bits a search: the largest weight meets the longer, negative
-    end of the levels, whichever its sign (so a scale may be negative) or the shorter one, and may be clipped; each
-    candidate is then moved to the least-squares scale of its own integers.
-    """
-    weight_NGg = weight_NK.view(len(weight_NK), -1, packing.group_size)
-    largest_NG1 = weight_NGg.gather(-1, weight_NGg.abs().argmax(-1, keepdim=True))
-    if packing.bits == 8:
-        return (largest_NG1[..., 0].abs() / LEVELS[8][1]).half()
-    importance = weight_NGg.new_ones(1) if importance_K is None else importance_K.view(-1, packing.group_size)
-    best = torch.full_like(largest_NG1, torch.inf)
-    scales = torch.full_like(largest_NG1, torch.inf, dtype=torch.float16)  # stays where no fp16 scale will do
-    for end in LEVELS[packing.bits]:
-        for stretch in STRETCH:
-            integers = nearest(weight_NGg, largest_NG1 / end * stretch, packing.bits)
-            energy = (importance * integers.square()).sum(-1, keepdim=True)
-            fitted = (importance * weight_NGg * integers).sum(-1, keepdim=True) / energy.clamp_min(1e-30)
-            candidate = fitted.half()
-            rounded = nearest(weight_NGg, candidate.float(), packing.bits) * candidate
-            loss = (importance * (weight_NGg - rounded).square()).sum(-1, keepdim=True)
-            better = loss < best
-            best, scales = torch.where(better, loss, best), torch.where(better, candidate, scales)
-    return scales[..., 0]
-
-
-def round_to_nearest(weight_NK: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-    """Integers [N, K] and scales, fp16 [N, G]."""
-    scale_NG = fit_scales(weight_NK, packing)
-    scale_NK = scale_NG.float().repeat_interleave(packing.group_size, dim=1)
-    return nearest(weight_NK, scale_NK, packing.bits), scale_NG
 
 
 def gptq(weight_NK: Tensor, hessian_KK: Tensor, packing: Packing, block: int = 128) -> tuple[Tensor, Tensor]:
@@ -157,21 +119,22 @@ class Quantizer:
         """Quantize one tensor and give back what it is now, fp32. Norms stay as they are."""
         key = stored_name(name)
         tensor, packing = self.source[name].float(), packing_of(self.plan, name)
-        if not bool(tensor.isfinite().all()):
-            raise CodegenError(f"{self.origin}: tensor {key} holds NaN or infinity; train or export the model again")
+        what = f"{self.origin}: tensor {key}"
+        check_finite(tensor, what)
         self.done.add(name)
         if packing is None:
             self.packed[key] = tensor.clone()
             return tensor
         # At 8 bits the nearest level is as good as any.
         if hessian_KK is None or packing.bits == 8:
-            integers, scale = round_to_nearest(tensor, packing)
+            q, scale = quantized(tensor, packing, what)
         else:
             integers, scale = gptq(tensor, hessian_KK, packing)
-        if not bool(scale.isfinite().all()):
-            raise CodegenError(f"{self.origin}: tensor {key} is too large for fp16 scales; use the model as it is")
-        self.packed[f"{key}.q"], self.packed[f"{key}.scale"] = pack(integers, packing), scale
-        return dequantize(self.packed[f"{key}.q"], scale, packing)
+            if not bool(scale.isfinite().all()):
+                raise CodegenError(f"{what} {TOO_LARGE}")
+            q = pack(integers, packing)
+        self.packed[f"{key}.q"], self.packed[f"{key}.scale"] = q, scale
+        return dequantize(q, scale, packing)
 
     @torch.no_grad()
     def calibrate(self, config: ModelConfig, texts: Sequence[Sequence[int]], notice: Notice) -> None:
@@ -220,22 +183,39 @@ def quantize(
     if hf.get("quantization_config"):
         raise CodegenError(f"{source}: is quantized already; quantize the model that it was made from")
     hf = repair(hf, source, notice)
-    tensors = dict(checked_tensors(source, config))
-    quantizer = Quantizer(tensors, PLANS[bits], source)
+    check_size(config, weight_files(source), source)
     with new_folder(out) as aside:
-        if texts := [text[: config.max_positions] for text in calibration or () if text]:
-            quantizer.calibrate(config, texts, notice)
-        elif calibration is not None:
-            raise CodegenError("the calibration texts are empty; give texts like those the model will meet")
-        for name in tensors.keys() - quantizer.done:
-            quantizer.add(name)
-        write_safetensors(quantizer.packed, aside / "model.safetensors")
+        if calibration is None:
+            files = [WeightFile(path.name, path.name, partial(Path, path)) for path in weight_files(source)]
+            convert(files, config, PLANS[bits], aside, source)
+        else:
+            _write_calibrated(source, config, PLANS[bits], calibration, aside, notice)
         ids: dict[str, Any] = {key: hf[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in hf}
         extra = {"quantization_config": to_json(PLANS[bits])}
         write_config(config, aside, dtype="float32", ids=ids, extra=extra)
         for file in {file for pattern in BESIDE for file in source.glob(pattern)}:
             shutil.copyfile(file, aside / file.name)
-    notice(f"{out}: {(out / 'model.safetensors').stat().st_size:,} bytes, {bits} bits in groups of {GROUPS[bits]}")
+    size = sum(path.stat().st_size for path in weight_files(out))
+    notice(f"{out}: {size:,} bytes, {bits} bits in groups of {GROUPS[bits]}")
+
+
+def _write_calibrated(
+    source: Path,
+    config: ModelConfig,
+    plan: Mapping[str, Packing],
+    calibration: Sequence[Sequence[int]],
+    out: Path,
+    notice: Notice,
+) -> None:
+    texts = [text[: config.max_positions] for text in calibration if text]
+    if not texts:
+        raise CodegenError("the calibration texts are empty; give texts like those the model will meet")
+    tensors = dict(checked_tensors(source, config))
+    quantizer = Quantizer(tensors, plan, source)
+    quantizer.calibrate(config, texts, notice)
+    for name in tensors.keys() - quantizer.done:
+        quantizer.add(name)
+    write_safetensors(quantizer.packed, out / "model.safetensors")
 
 
 def calibration_ids(file: Path, tokenizer: Tokenizer, documents: int, tokens: int = 256) -> list[list[int]]:
