@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -24,6 +25,13 @@ def flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 model_option = click.option(
     "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
+)
+# What servers say of the texts they give out; those of `complete` are in `cli`.
+attribution_options = flags(
+    click.option(
+        "--index", type=click.Path(path_type=Path), metavar="DIR", help="Say where text stands in this corpus."
+    ),
+    click.option("--policy", help="With --index: licences that may be repeated; `permissive`, or a TOML file."),
 )
 # The names are those of the arguments of `load`.
 loading = flags(

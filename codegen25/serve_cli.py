@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from codegen25.errors import CodegenError, say
-from codegen25.options import loading, model_option
+from codegen25.options import attribution_options, loading, model_option
 from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
     from codegen25.complete import Model
+    from codegen25.serve.attribution import Attribution
 
 FOLDER = click.Path(path_type=Path)
 
@@ -30,12 +32,13 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--max-tokens", type=click.IntRange(min=1), default=1024, help="Of any answer.")
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), default=300.0, help="For any answer.")
 @click.option("--log-text", is_flag=True, help="Put the code of requests and answers into the log.")
+@attribution_options
 @loading
 @needs_extra("serve", "serve")
 def serve(
     model: str, name: str | None, host: str, port: int, api_key_file: Path | None, no_api_key: bool,
     allow_origin: tuple[str, ...], allow_host: tuple[str, ...], queue: int, max_tokens: int, max_seconds: float,
-    log_text: bool, device: str, threads: int | None, bits: int | None,
+    log_text: bool, index: Path | None, policy: str | None, device: str, threads: int | None, bits: int | None,
 ) -> None:  # fmt: skip
     """Serve MODEL to editors and programs: OpenAI's, llama.cpp's, Ollama's, Tabby's and Continue's interfaces.
 
@@ -47,6 +50,7 @@ def serve(
       codegen25 serve
       codegen25 serve --model codegen25-7b-int8 --port 9000
       codegen25 serve --host 0.0.0.0 --api-key-file keys.txt
+      codegen25 serve --index starter --policy permissive
     """
     from codegen25.serve.app import Access
     from codegen25.serve.limits import Limits
@@ -66,11 +70,21 @@ def serve(
         return load_model(model, device=device, threads=threads, bits=bits)
 
     _check_exists(model)
+    attribute = _attribution(index, policy)
     sock = bind(host, port, limits.stall_seconds)
     hosts = (*allow_host, host)
-    service = Service(name or _short(model), load, limits, log_text=log_text)
+    service = Service(name or _short(model), load, limits, log_text=log_text, attribute=attribute)
     where = f"http://{host if ':' not in host else f'[{host}]'}:{sock.getsockname()[1]}"
     run(service, Access(keys, allow_origin, hosts), sock, lambda: say(f"{service.name} at {where}, see {where}/docs"))
+
+
+def _attribution(index: Path | None, policy: str | None) -> Callable[[Model], Attribution] | None:
+    """What --index and --policy ask for."""
+    if index is None and policy is None:
+        return None
+    with needs_extra("attribute", "--index"):
+        from codegen25.attribute.inline import beside
+    return beside(index, policy)
 
 
 def _check_exists(model: str) -> None:

@@ -18,6 +18,7 @@ from codegen25.complete import Model
 from codegen25.config import ModelConfig
 from codegen25.engine.cpu import CpuBackend
 from codegen25.serve.app import Access, make_app
+from codegen25.serve.attribution import Attribution
 from codegen25.serve.limits import Limits
 from codegen25.serve.run import Patient, bind
 from codegen25.serve.service import Service
@@ -76,7 +77,8 @@ class Running:
         """Whether no answer is under way any more; waits a while for it."""
         for _ in range(400):
             served = self.service.served.answering
-            if not served.runner.busy and not served.model.scheduler.active:
+            is_active = isinstance(served.model, Model) and served.model.scheduler.active
+            if not served.runner.busy and not is_active:
                 return True
             time.sleep(0.025)
         return False
@@ -89,13 +91,14 @@ def serving(
     limits: Limits | None = None,
     access: Access | None = None,
     log_text: bool = False,
+    attribute: Callable[[Model], Attribution] | None = None,
 ) -> Iterator[Running]:
     limits = limits or Limits(tokens=256)
     sock = bind("127.0.0.1", 0, limits.stall_seconds)
     made: list[Service] = []
 
     def app() -> Any:
-        made.append(Service("small", load, limits, log_text=log_text))
+        made.append(Service("small", load, limits, log_text=log_text, attribute=attribute))
         return make_app(made[0], access)
 
     config = uvicorn.Config(

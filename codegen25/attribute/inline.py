@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from codegen25.attribute.draft import CorpusDraft
@@ -12,6 +13,7 @@ from codegen25.attribute.policy import PolicyGuard, read_policy
 from codegen25.attribute.trace import Match, Tracer
 from codegen25.complete import Model
 from codegen25.engine.scheduler import Scheduler
+from codegen25.errors import UsageError
 from codegen25.tokenizer import family
 
 
@@ -25,6 +27,7 @@ class Inline:
         self.tracer = Tracer(index, model.tokenizer if self._shared else family())
         self._policy = None if policy is None else read_policy(policy)
         self._model = model
+        self._lock = Lock()
 
     @property
     def guard(self) -> Callable[[], PolicyGuard] | None:
@@ -43,6 +46,31 @@ class Inline:
     def of(self, text: str) -> list[Match]:
         """The matches in a completion that are attributed to somebody."""
         return [match for match in self.tracer.trace(text) if not match.common] if text else []
+
+    def spans(self, text: str) -> list[dict[str, Any]]:
+        """The same for programs. May be called from several threads."""
+        with self._lock:  # tables of documents are read by one at a time
+            return [to_json(match) for match in self.of(text)]
+
+
+def beside(folder: Path | None, policy: str | None) -> Callable[[Model], Inline]:
+    """What opens the index beside a model, for a server; what is wrong with it or with the policy is said now.
+
+    Raises UsageError for a policy without an index, and CodegenError.
+    """
+    if folder is None:
+        raise UsageError("--policy: an index is needed to know licences by; name it with --index")
+    Index.open(folder)
+    if policy is not None:
+        read_policy(policy)
+
+    def opened(model: Model) -> Inline:
+        inline = Inline(folder, policy, model)
+        # Read now, and then by all threads, none of which has to wait for it.
+        _ = [shard.origins for shard in inline.tracer.index.shards]
+        return inline
+
+    return opened
 
 
 def to_json(match: Match) -> dict[str, Any]:

@@ -10,15 +10,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from codegen25.complete import Model
-from codegen25.engine.answer import Counts, Finish, Piece, Request
+from codegen25.engine.answer import Counts, Finish, Guard, Piece, Request
 from codegen25.serve import tidy
 from codegen25.serve.ask import Ask
+from codegen25.serve.attribution import Attribution, Spans
 from codegen25.serve.prompts import Prompt, Prompts
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.runner import Mailbox, Runner
 from codegen25.serve.scoring import Scored, Scorer
-from codegen25.serve.suggested import Suggested
+from codegen25.serve.suggested import Suggested, Suggestion
 from codegen25.serve.tidy import Tidy
+
+_SUMS = ("prompt", "reused", "answered", "drafted", "accepted", "attributed", "filtered", "refused")
 
 
 @dataclass
@@ -34,20 +37,32 @@ class Usage:
     answer_seconds: float = 0.0
     is_known: bool = False  # answered without the model
     trimmed: bool = False
+    attributed: int = 0  # answers that hold text of the corpus
+    filtered: int = 0  # answers that the policy ended
+    refused: int = 0  # tokens that the policy refused
 
     def add(self, other: Usage) -> None:
         """Of another request that ran beside this one."""
-        for name in ("prompt", "reused", "answered", "drafted", "accepted"):
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.prompt_seconds = max(self.prompt_seconds, other.prompt_seconds)
         self.answer_seconds = max(self.answer_seconds, other.answer_seconds)
         self.is_known |= other.is_known
         self.trimmed |= other.trimmed
 
+    def count(self, counts: Counts | None) -> None:
+        """Of one answer that has ended."""
+        if counts:
+            self.reused = max(self.reused, min(counts.reused, counts.prompt))
+            self.drafted += counts.drafted
+            self.accepted += counts.accepted
+            self.refused += counts.refused
+
 
 @dataclass(frozen=True)
 class News:
-    """New text of answer `choice` (and hole `hole`). With `finish` it is the last of it."""
+    """New text of answer `choice` (and hole `hole`). With `finish` it is the last of it, and `attribution` is of the
+    whole answer, where there is an index."""
 
     choice: int
     text: str
@@ -55,6 +70,7 @@ class News:
     finish: Finish | None = None
     hole: int = 0
     stopped_by: str = ""  # word: a stop string, or a rule of `tidy`; eos: a token
+    attribution: Spans | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ class Choice:
     finish: Finish
     hole: int = 0
     stopped_by: str = ""
+    attribution: Spans | None = None
 
 
 @dataclass
@@ -80,16 +97,20 @@ class _State:
 
 
 class Answering:
-    """Answers on one model. Its methods belong to one event loop."""
+    """Answers on one model. Its methods belong to one event loop. `attribution` says where answers come from."""
 
-    def __init__(self, model: Model, on_broken: Callable[[BaseException], None], seconds: float) -> None:
+    def __init__(
+        self, model: Model, on_broken: Callable[[BaseException], None], seconds: float,
+        attribution: Attribution | None = None,
+    ) -> None:  # fmt: skip
         self.model = model
         self.prompts = Prompts(model)
-        self.runner = Runner(model, on_broken)
+        self.runner = Runner(model, on_broken) if isinstance(model, Model) else model.runner(on_broken)
         self.suggested = Suggested()
         self.superseded = 0
         self.typed_along = 0
         self._seconds = seconds
+        self._attribution = attribution
         self._current: dict[str, Mailbox] = {}
         self._warming: Mailbox | None = None
 
@@ -128,7 +149,7 @@ class Answering:
         if known:
             self.typed_along += 1
             usage.is_known = True
-            yield News(0, known[0], finish=known[1], stopped_by="word")
+            yield News(0, known.text, finish=known.finish, stopped_by="word", attribution=known.attribution)
             return
         self._stop_warming()
         prompt = self.prompts.of(ask)
@@ -165,7 +186,7 @@ class Answering:
         started = time.monotonic()
         is_span = self.model.tokenizer.eom in request.stop_ids
         states = {
-            box.submit(replace(request, index=choice)): _State(choice, tidy.of(ask))
+            box.submit(replace(request, index=choice, guard=self._guard())): _State(choice, tidy.of(ask))
             for choice in range(first, first + (count or ask.best_of))
         }
         usage.prompt = max(usage.prompt, len(request.prompt))
@@ -184,6 +205,7 @@ class Answering:
                         news = replace(news, tokens=await scoring.of(state, news.tokens, some[-1].stop_id))
                     if news.finish:
                         del states[ticket]
+                        news = await self._attributed(state, news, usage)
                         self._remember(ask, state, news)
                     if news.text or news.tokens or news.finish:
                         yield news
@@ -204,7 +226,7 @@ class Answering:
             if piece.finish:
                 finish, stopped_by = self._end(piece, is_span)
                 text += state.tidy.finish() if state.tidy else ""
-                _count(usage, piece.counts)
+                usage.count(piece.counts)
             elif state.tidy and state.tidy.done:
                 finish, stopped_by = "stop", "word"
                 box.cancel(piece.request)
@@ -222,7 +244,22 @@ class Answering:
 
     def _remember(self, ask: Ask, state: _State, news: News) -> None:
         assert news.finish
-        self.suggested.remember(ask, "".join(state.text), news.finish)
+        self.suggested.remember(ask, Suggestion("".join(state.text), news.finish, news.attribution))
+
+    def _guard(self) -> Guard | None:
+        """What watches one answer, for the policy."""
+        make = self._attribution.guard if self._attribution else None
+        return make() if make else None
+
+    async def _attributed(self, state: _State, news: News, usage: Usage) -> News:
+        """The last news of an answer with where all of it stands in the corpus, when there is one."""
+        usage.filtered += news.finish == "content_filter"
+        if self._attribution is None:
+            return news
+        # Some milliseconds, which others need not wait for.
+        spans = tuple(await asyncio.to_thread(self._attribution.spans, "".join(state.text)))
+        usage.attributed += bool(spans)
+        return replace(news, attribution=spans)
 
     # ---------------------------------------------------------------------------------------------------- several holes
 
@@ -258,6 +295,7 @@ class Answering:
                     last.finish,
                     last.hole,
                     last.stopped_by,
+                    last.attribution,
                 )
             )
         if ask.best_of > ask.n:
@@ -305,13 +343,6 @@ def _by_request(pieces: Sequence[Piece]) -> dict[int, list[Piece]]:
     for piece in pieces:
         found.setdefault(piece.request, []).append(piece)
     return found
-
-
-def _count(usage: Usage, counts: Counts | None) -> None:
-    if counts:
-        usage.reused = max(usage.reused, min(counts.reused, counts.prompt))
-        usage.drafted += counts.drafted
-        usage.accepted += counts.accepted
 
 
 def _mean(choice: Choice) -> float:

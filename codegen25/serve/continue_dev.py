@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from codegen25.serve import choices
 from codegen25.serve.ask import Ask
+from codegen25.serve.attribution import member
 from codegen25.serve.openai import DONE, OPENAI, Head
 from codegen25.serve.service import Service
 from codegen25.serve.wire import Call, Dialect, Frames
@@ -42,7 +43,7 @@ async def _fim(service: Service, call: Call) -> Any:
         return Frames(_frames(service, call, ask, head), end=DONE)
     (choice,) = await service.whole(call, ask)
     message = {"role": "assistant", "content": choice.text}
-    row = {"index": 0, "message": message, "finish_reason": choice.finish}
+    row = {"index": 0, "message": message, "finish_reason": choice.finish} | member(choice.attribution)
     return Head.new(service.served.name, "chat.completion").around([row], call.usage)
 
 
@@ -50,4 +51,4 @@ async def _frames(service: Service, call: Call, ask: Ask, head: Head) -> AsyncGe
     async for news in service.news(call, ask):
         if news.text or news.finish:
             row = {"index": 0, "delta": {"role": "assistant", "content": news.text}, "finish_reason": news.finish}
-            yield head.around([row])
+            yield head.around([row | member(news.attribution)])

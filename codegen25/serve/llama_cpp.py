@@ -15,6 +15,7 @@ from starlette.routing import Route
 from codegen25.serve import choices, sentinels
 from codegen25.serve.answering import Choice, Usage
 from codegen25.serve.ask import Ask, Extra
+from codegen25.serve.attribution import member
 from codegen25.serve.fields import Fields, is_ids
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.service import Service
@@ -144,7 +145,7 @@ async def _frames(service: Service, call: Call, ask: Ask, wanted: tuple[str, ...
         if news.text:
             yield {"index": 0, "content": news.text, "tokens": tokens, "stop": False, "id_slot": -1}
         if news.finish:
-            last = Choice("", (), news.finish, stopped_by=news.stopped_by)
+            last = Choice("", (), news.finish, stopped_by=news.stopped_by, attribution=news.attribution)
     yield _only(_result(service, ask, last, 0, call.usage), wanted)
 
 
@@ -159,9 +160,17 @@ def _result(service: Service, ask: Ask, choice: Choice, index: int, usage: Usage
         "index": index, "content": choice.text, "tokens": [token.id for token in choice.tokens], "id_slot": -1,
         "stop": True, "model": service.name, "tokens_predicted": usage.answered, "tokens_evaluated": usage.prompt,
         "generation_settings": settings, "prompt": "", "has_new_line": "\n" in choice.text, "truncated": usage.trimmed,
-        "stop_type": _STOPS["length" if choice.finish == "length" else choice.stopped_by or "word"],
+        "stop_type": _stop_type(choice),
         "stopping_word": "", "tokens_cached": usage.prompt + usage.answered, "timings": _timings(usage),
+        **member(choice.attribution),
     }  # fmt: skip
+
+
+def _stop_type(choice: Choice) -> str:
+    """llama.cpp knows no policy, so what one has ended has a name of ours."""
+    if choice.finish == "content_filter":
+        return choice.finish
+    return _STOPS["length" if choice.finish == "length" else choice.stopped_by or "word"]
 
 
 def _timings(usage: Usage) -> dict[str, Any]:

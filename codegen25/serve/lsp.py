@@ -26,10 +26,11 @@ from codegen25 import __version__
 from codegen25.complete import Model
 from codegen25.errors import CodegenError, say
 from codegen25.serve.ask import Lines
+from codegen25.serve.attribution import Attribution
 from codegen25.serve.choices import lines
 from codegen25.serve.fields import Fields
-from codegen25.serve.lsp_items import completion_item, inline_item
-from codegen25.serve.lsp_suggest import Cursor, Suggest
+from codegen25.serve.lsp_items import SOURCES, completion_item, inline_item, told
+from codegen25.serve.lsp_suggest import Cursor, Suggest, Suggestion
 from codegen25.serve.lsp_text import Place, changed, offset, with_lf
 from codegen25.serve.refusal import Refusal
 
@@ -127,15 +128,20 @@ class _Protocol(LanguageServerProtocol):
 
 
 class Server(LanguageServer):
-    """For one client. `load` makes the model of a name; it is called in a thread."""
+    """For one client. `load` makes the model of a name, and `attribute` opens an index beside it; both in a thread."""
 
     protocol: _Protocol
 
-    def __init__(self, load: Callable[[str], Model], options: Options) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], Model],
+        options: Options,
+        attribute: Callable[[Model], Attribution] | None = None,
+    ) -> None:
         super().__init__("codegen25", __version__, protocol_cls=_Protocol)
         # pygls writes whole messages to its logs.
         logging.getLogger("pygls").setLevel(logging.CRITICAL + 1)
-        self._load, self._options = load, options
+        self._load, self._options, self._attribute = load, options, attribute
         self._suggest: Suggest | None = None
         # pygls marks what it is given, and a method cannot be marked; a partial can.
         self.feature(types.INITIALIZE)(partial(self._initialize))
@@ -167,7 +173,10 @@ class Server(LanguageServer):
             on_loaded=lambda seconds: self._loaded(options.model, seconds),
             on_failed=self._failed,
             on_broken=self._broken,
+            attribute=self._attribute,
         )
+        if self._attribute:
+            self.command(SOURCES)(partial(self._tell_sources))
         if self.protocol.knows_ghost_text:
             self.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(partial(self._inline))
         else:
@@ -198,15 +207,21 @@ class Server(LanguageServer):
         cursor = self._cursor(params.text_document.uri, params.position, chosen)
         if cursor is None:
             return []
-        text = await self._text(cursor)
+        found = await self._suggested(cursor)
         where = chosen.range if chosen else types.Range(params.position, params.position)
-        return [inline_item(cursor, text, where, chosen.text if chosen else "")] if text else []
+        return [inline_item(cursor, found, where, chosen.text if chosen else "")] if found.text else []
 
     async def _completion(self, params: types.CompletionParams) -> types.CompletionList:
         cursor = self._cursor(params.text_document.uri, params.position)
-        text = await self._text(cursor) if cursor else ""
-        items = [completion_item(cursor, text, params.position, self.protocol.encoding)] if cursor and text else []
+        items = []
+        if cursor and (found := await self._suggested(cursor)).text:
+            items = [completion_item(cursor, found, params.position, self.protocol.encoding)]
         return types.CompletionList(is_incomplete=True, items=items)
+
+    def _tell_sources(self, *arguments: Any) -> None:
+        """Whoever has accepted somebody's text is told whose it is."""
+        for line in told(arguments[0] if arguments else None):
+            self.window_show_message(types.ShowMessageParams(types.MessageType.Info, f"codegen25: {line}"))
 
     def _cursor(
         self, uri: str, position: types.Position, chosen: types.SelectedCompletionInfo | None = None
@@ -221,7 +236,7 @@ class Server(LanguageServer):
         before = text[:start] + (with_lf(chosen.text) if chosen else "")
         return Cursor(uri, before, text[max(start, end) :], tuple(others[-OTHERS:]))
 
-    async def _text(self, cursor: Cursor) -> str:
+    async def _suggested(self, cursor: Cursor) -> Suggestion:
         assert self._suggest, "suggestions are registered when there is something to ask"
         try:
             return await self._suggest.at(cursor)

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlparse
 from codegen25.complete import Model
 from codegen25.serve.answering import Answering, Usage
 from codegen25.serve.ask import Ask, Extra, Lines
+from codegen25.serve.attribution import Attribution, Spans, placed
 
 # Nobody looks at a suggestion any more that took so long.
 _SECONDS = 60.0
@@ -34,8 +35,21 @@ class Cursor:
         return not self.suffix.partition("\n")[0].strip()
 
 
+@dataclass(frozen=True)
+class Suggestion:
+    """The text to insert, '' when there is nothing to say, and where it stands in the corpus of an index."""
+
+    text: str
+    attribution: Spans = ()
+
+    def behind(self, before: str) -> Suggestion:
+        """With a text in front."""
+        return Suggestion(before + self.text, placed(self.attribution, len(before)))
+
+
 class Suggest:
-    """Asks one model. Made and used in one event loop; `load` runs in a thread, and begins at once.
+    """Asks one model. Made and used in one event loop; `load` runs in a thread, and begins at once. So does
+    `attribute`, which opens an index beside it.
 
     `on_loaded` is told the seconds it took, `on_failed` why there is no model, `on_broken` of an exception in a step.
     """
@@ -43,6 +57,7 @@ class Suggest:
     def __init__(
         self, load: Callable[[], Model], *, max_tokens: int, lines: Lines, on_loaded: Callable[[float], None],
         on_failed: Callable[[Exception], None], on_broken: Callable[[BaseException], None],
+        attribute: Callable[[Model], Attribution] | None = None,
     ) -> None:  # fmt: skip
         self._max_tokens, self._lines = max_tokens, lines
         self._on_loaded, self._on_failed, self._on_broken = on_loaded, on_failed, on_broken
@@ -50,24 +65,26 @@ class Suggest:
         self._answering: asyncio.Future[Answering] = self._loop.create_future()
         self._current: dict[str, asyncio.Task[object]] = {}
         self._is_closed = False
-        threading.Thread(target=self._work, args=(load,), name="loading", daemon=True).start()
+        threading.Thread(target=self._work, args=(load, attribute), name="loading", daemon=True).start()
 
-    def _work(self, load: Callable[[], Model]) -> None:
+    def _work(self, load: Callable[[], Model], attribute: Callable[[Model], Attribution] | None) -> None:
         started = time.monotonic()
         try:
             model = load()
+            attribution = attribute(model) if attribute else None
         except Exception as error:  # told to whoever asks for a suggestion
             self._call(self._fail, error)
         else:
-            self._call(self._serve, model, time.monotonic() - started)
+            self._call(self._serve, model, attribution, time.monotonic() - started)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: the client has gone before there was a model
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _serve(self, model: Model, seconds: float) -> None:
+    def _serve(self, model: Model, attribution: Attribution | None, seconds: float) -> None:
         if not self._is_closed:
-            self._answering.set_result(Answering(model, self._on_broken, _SECONDS))
+            drafting = attribution.drafting() if attribution else model
+            self._answering.set_result(Answering(drafting, self._on_broken, _SECONDS, attribution))
             self._on_loaded(seconds)
 
     def _fail(self, error: Exception) -> None:
@@ -76,8 +93,8 @@ class Suggest:
             self._answering.exception()  # looked at, also when nobody asks
             self._on_failed(error)
 
-    async def at(self, cursor: Cursor) -> str:
-        """The text to insert; '' when there is nothing to say. Ends an older call for the same document.
+    async def at(self, cursor: Cursor) -> Suggestion:
+        """What to insert. Ends an older call for the same document.
 
         When cancelled, the model stops within a step. Raises `CodegenError`, and what kept the model from loading.
         """
@@ -93,7 +110,7 @@ class Suggest:
             if self._current.get(cursor.uri) is task:
                 del self._current[cursor.uri]
         text = choice.text.rstrip() if cursor.is_at_end else choice.text
-        return text if text.strip() else ""
+        return Suggestion(text, placed(choice.attribution or (), 0, len(text))) if text.strip() else Suggestion("")
 
     def _ask(self, cursor: Cursor) -> Ask:
         extra = tuple(Extra(text, _name(uri)) for uri, text in cursor.others)

@@ -33,6 +33,9 @@ class Metrics:
         self.drafted = counter("drafted_tokens", "Tokens that were drafted.")
         self.accepted = counter("accepted_tokens", "Drafted tokens that were right.")
         self.known = counter("typed_along", "Suggestions that were given without the model.")
+        self.attributed = counter("attributed_answers", "Answers that hold text of the index's corpus.")
+        self.filtered = counter("filtered_answers", "Answers that the policy ended.")
+        self.forbidden = counter("forbidden_tokens", "Tokens that the policy refused.")
         self.until_first = histogram("first_token_seconds", "From a request to the first token of its answer.")
         self.whole = histogram("request_seconds", "From a request to the end of its answer.")
 
@@ -47,6 +50,9 @@ class Metrics:
         self.drafted.inc(usage.drafted)
         self.accepted.inc(usage.accepted)
         self.known.inc(usage.is_known)
+        self.attributed.inc(usage.attributed)
+        self.filtered.inc(usage.filtered)
+        self.forbidden.inc(usage.refused)
         if usage.answered:
             self.until_first.observe(usage.prompt_seconds)
             self.whole.observe(seconds)

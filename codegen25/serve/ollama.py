@@ -15,6 +15,7 @@ from codegen25 import __version__
 from codegen25.serve import choices, sentinels
 from codegen25.serve.answering import Usage
 from codegen25.serve.ask import Ask, Extra
+from codegen25.serve.attribution import member
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.service import Service
 from codegen25.serve.wire import LINES, Call, Dialect, Frames
@@ -83,16 +84,16 @@ async def _generate(service: Service, call: Call) -> Any:
     if ask.stream:
         return Frames(_frames(service, call, ask), LINES)
     (choice,) = await service.whole(call, ask)
-    return _said(service, choice.text) | _end(choice.finish, call.usage)
+    return _said(service, choice.text) | _end(choice.finish, call.usage) | member(choice.attribution)
 
 
 async def _frames(service: Service, call: Call, ask: Ask) -> AsyncGenerator[dict[str, Any], None]:
-    finish = "stop"
+    finish, spans = "stop", None
     async for news in service.news(call, ask):
-        finish = news.finish or finish
+        finish, spans = news.finish or finish, news.attribution
         if news.text:
             yield _said(service, news.text) | {"done": False}
-    yield _said(service, "") | _end(finish, call.usage)
+    yield _said(service, "") | _end(finish, call.usage) | member(spans)
 
 
 def _said(service: Service, text: str) -> dict[str, Any]:

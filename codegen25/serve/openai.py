@@ -18,6 +18,7 @@ from starlette.routing import Route
 from codegen25.serve import choices, sentinels, tabby
 from codegen25.serve.answering import Choice, Usage
 from codegen25.serve.ask import Ask
+from codegen25.serve.attribution import Spans, member, placed
 from codegen25.serve.fields import Fields, is_ids
 from codegen25.serve.openai_logprobs import Logprobs
 from codegen25.serve.refusal import Refusal, unknown_model
@@ -201,9 +202,17 @@ async def _completions(service: Service, call: Call) -> Any:
     return head.around([row | {"index": index} for index, row in enumerate(rows)], call.usage)
 
 
-def _row(text: str, index: int, logprobs: Mapping[str, Any] | None, finish: str | None, ask: Ask, hole: int) -> Any:
-    row = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish}
+def _row(
+    text: str, index: int, logprobs: Mapping[str, Any] | None, finish: str | None, ask: Ask, hole: int,
+    attribution: Spans | None = None,
+) -> Any:  # fmt: skip
+    row = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish} | member(attribution)
     return row | ({"hole": hole} if ask.holes > 1 else {})
+
+
+def _behind_echo(spans: Spans | None, echo: str) -> Spans | None:
+    """Attribution in the characters of the text that a choice gives, which may begin with the prompt."""
+    return placed(spans, len(echo)) if spans and echo else spans
 
 
 async def _whole(service: Service, call: Call, ask: Ask) -> list[dict[str, Any]]:
@@ -214,7 +223,8 @@ async def _whole(service: Service, call: Call, ask: Ask) -> list[dict[str, Any]]
 
     def row(choice: Choice) -> Any:
         said = None if logprobs is None else logprobs.copy().more(choice.tokens)
-        return _row(text + choice.text, 0, said, choice.finish, ask, choice.hole)
+        spans = _behind_echo(choice.attribution, text)
+        return _row(text + choice.text, 0, said, choice.finish, ask, choice.hole, spans)
 
     return [row(choice) for choice in answers]
 
@@ -254,13 +264,14 @@ async def _frames(
             if ask.echo and hole == 0:
                 yield head.around([_row(_echo_text(service, ask), index, said, None, ask, hole)]) | usage
     async for number, news in choices.merged([service.news(call, ask) for ask in asks]):
-        said = None
+        said, ask = None, asks[number]
         if (number, news.choice, news.hole) in logprobs:
             said = logprobs[number, news.choice, news.hole].more(news.tokens)
         elif not (news.text or news.finish):
             continue
         index = _index(asks, number, news.choice, news.hole)
-        yield head.around([_row(news.text, index, said, news.finish, asks[number], news.hole)]) | usage
+        spans = _behind_echo(news.attribution, "" if news.hole else _echo_text(service, ask))
+        yield head.around([_row(news.text, index, said, news.finish, ask, news.hole, spans)]) | usage
     if include_usage:
         yield head.around([], call.usage)
 

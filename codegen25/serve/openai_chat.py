@@ -10,6 +10,7 @@ from starlette.routing import Route
 from codegen25 import chat
 from codegen25.serve import choices
 from codegen25.serve.ask import Ask
+from codegen25.serve.attribution import member
 from codegen25.serve.fields import Fields
 from codegen25.serve.openai import DONE, OPENAI, Head
 from codegen25.serve.service import Service
@@ -44,7 +45,7 @@ async def _completions(service: Service, call: Call) -> Any:
         return Frames(_frames(service, call, ask, head, include), end=DONE)
     rows = [
         {"index": index, "message": {"role": "assistant", "content": choice.text}, "logprobs": None,
-         "finish_reason": choice.finish}
+         "finish_reason": choice.finish, **member(choice.attribution)}
         for index, choice in enumerate(await service.whole(call, ask))
     ]  # fmt: skip
     return Head.new(service.served.name, "chat.completion", "chatcmpl").around(rows, call.usage)
@@ -68,6 +69,7 @@ async def _frames(
             continue
         delta = {"content": news.text} | ({} if news.choice in begun else {"role": "assistant"})
         begun.add(news.choice)
-        yield head.around([{"index": news.choice, "delta": delta, "finish_reason": news.finish}]) | usage
+        row = {"index": news.choice, "delta": delta, "finish_reason": news.finish} | member(news.attribution)
+        yield head.around([row]) | usage
     if include_usage:
         yield head.around([], call.usage)

@@ -15,6 +15,7 @@ from codegen25.errors import CodegenError
 from codegen25.serve import refusal
 from codegen25.serve.answering import Answering, Choice, News, Usage
 from codegen25.serve.ask import Ask
+from codegen25.serve.attribution import Attribution
 from codegen25.serve.limits import Limits
 from codegen25.serve.log import log
 from codegen25.serve.metrics import Metrics
@@ -32,14 +33,18 @@ class Served:
 
 
 class Service:
-    """One server. `load` makes the model; it is called in a thread, at first and for each `reload`."""
+    """One server. `load` makes the model; it is called in a thread, at first and for each `reload`.
+
+    So is `attribute`, which opens an index beside it.
+    """
 
     def __init__(
-        self, name: str, load: Callable[[], Model], limits: Limits | None = None, *, log_text: bool = False
-    ) -> None:
+        self, name: str, load: Callable[[], Model], limits: Limits | None = None, *, log_text: bool = False,
+        attribute: Callable[[Model], Attribution] | None = None,
+    ) -> None:  # fmt: skip
         self.name, self.limits = name, limits or Limits()
         self.metrics = Metrics()
-        self._load, self._log_text = load, log_text
+        self._load, self._attribute, self._log_text = load, attribute, log_text
         self._served: Served | None = None
         self._lock = asyncio.Lock()  # one load at a time
         self._busy = 0
@@ -73,14 +78,21 @@ class Service:
         """
         async with self._lock:
             started = time.monotonic()
-            model = await asyncio.to_thread(self._load)
-            answering = Answering(model, self._broken, self.limits.answer_seconds)
+            model, attribution = await asyncio.to_thread(self._loaded)
+            answering = Answering(model, self._broken, self.limits.answer_seconds, attribution)
             old, self._served = self._served, Served(self.name, answering, time.time())
             log("model", name=self.name, seconds=round(time.monotonic() - started, 3), again=old is not None)
         if old:
             task = asyncio.create_task(_retire(old.answering))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _loaded(self) -> tuple[Model, Attribution | None]:
+        model = self._load()
+        if self._attribute is None:
+            return model, None
+        attribution = self._attribute(model)
+        return attribution.drafting(), attribution
 
     async def first_load(self) -> None:
         """`reload` when the server starts: without a model there is no server. `failure` says why there is none."""

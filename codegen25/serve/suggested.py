@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from codegen25.engine.answer import Finish
 from codegen25.serve.ask import Ask
+from codegen25.serve.attribution import Spans, placed
 
 # Texts behind a cursor that are remembered, and suggestions in front of each.
 TEXTS, EACH = 64, 8
@@ -13,31 +15,46 @@ TEXTS, EACH = 64, 8
 _Key = tuple[object, ...]
 
 
+@dataclass(frozen=True)
+class Suggestion:
+    """An answer's text, how it ended, and where it stands in the corpus when there is one."""
+
+    text: str
+    finish: Finish
+    attribution: Spans | None = None
+
+    def behind(self, typed: int) -> Suggestion:
+        """Without its first `typed` characters; what these are a part of is still attributed."""
+        rest = self.text[typed:]
+        spans = None if self.attribution is None else placed(self.attribution, -typed, len(rest))
+        return Suggestion(rest, self.finish, spans)
+
+
 class Suggested:
     """The last whole suggestions to requests that are answered alike each time."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[_Key, list[tuple[str, str, Finish]]] = OrderedDict()
+        self._known: OrderedDict[_Key, list[tuple[str, Suggestion]]] = OrderedDict()
 
-    def rest(self, ask: Ask) -> tuple[str, Finish] | None:
-        """The rest of a suggestion that the text in front of the cursor has grown along, and how it ended."""
+    def rest(self, ask: Ask) -> Suggestion | None:
+        """The rest of a suggestion that the text in front of the cursor has grown along."""
         key = _key(ask)
         if key is None or key not in self._known:
             return None
         prefix = ask.parts[0]
-        for before, text, finish in reversed(self._known[key]):
-            if prefix.startswith(before) and (before + text).startswith(prefix):
-                rest = text[len(prefix) - len(before) :]
-                if rest or prefix == before:
-                    return rest, finish
+        for before, whole in reversed(self._known[key]):
+            if prefix.startswith(before) and (before + whole.text).startswith(prefix):
+                rest = whole.behind(len(prefix) - len(before))
+                if rest.text or prefix == before:
+                    return rest
         return None
 
-    def remember(self, ask: Ask, text: str, finish: Finish) -> None:
+    def remember(self, ask: Ask, suggestion: Suggestion) -> None:
         key = _key(ask)
         if key is None:
             return
         known = self._known.setdefault(key, [])
-        known.append((ask.parts[0], text, finish))
+        known.append((ask.parts[0], suggestion))
         del known[:-EACH]
         self._known.move_to_end(key)
         if len(self._known) > TEXTS:

@@ -17,6 +17,7 @@ from codegen25 import __version__
 from codegen25.engine.machine import usable_cores
 from codegen25.serve import choices
 from codegen25.serve.ask import Ask, Extra
+from codegen25.serve.attribution import member
 from codegen25.serve.fields import Fields
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.service import Service
@@ -58,7 +59,8 @@ async def completion(service: Service, call: Call) -> Any:
         tidy=True, is_typing=True, client=call.client,
     )  # fmt: skip
     (choice,) = await service.whole(call, ask)
-    return {"id": f"cmpl-{secrets.token_hex(12)}", "choices": [{"index": 0, "text": choice.text}]}
+    row = {"index": 0, "text": choice.text} | member(choice.attribution)
+    return {"id": f"cmpl-{secrets.token_hex(12)}", "choices": [row]}
 
 
 def _extra(segments: Fields) -> Iterator[Extra]:
