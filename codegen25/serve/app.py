@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from codegen25.serve import continue_dev, llama_cpp, metrics, ollama, openai, openai_chat, openapi, tabby
+from codegen25.serve import continue_dev, llama_cpp, metrics, ollama, openai, openai_chat, openapi, page, tabby
 from codegen25.serve.log import log
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.security import Guard
@@ -35,8 +35,8 @@ class Access:
     hosts: tuple[str, ...] = ()
 
 
-def make_app(service: Service, access: Access | None = None, more: Iterable[BaseRoute] = ()) -> ASGIApp:
-    """The application; the model is loaded when it starts up. `more`: routes behind ours, such as a page at `/`."""
+def make_app(service: Service, access: Access | None = None) -> ASGIApp:
+    """The application; the model is loaded when it starts up."""
     access = access or Access()
 
     @asynccontextmanager
@@ -53,11 +53,12 @@ def make_app(service: Service, access: Access | None = None, more: Iterable[Base
 
     dialects = (openai, openai_chat, llama_cpp, ollama, tabby, continue_dev)
     routes: list[BaseRoute] = [route for dialect in dialects for route in dialect.routes(service)]
+    pages = page.routes()
     routes.append(Route("/metrics", _metrics(service), methods=["GET"]))
     routes += [
         Route("/openapi.json", _page(compact(openapi.document(routes)), JSON), methods=["GET"]),
         Route("/docs", _page(openapi.page(), "text/html; charset=utf-8"), methods=["GET"]),
-        *more,
+        *pages,
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error, 500: _bug})
     app.router.redirect_slashes = False
@@ -67,7 +68,10 @@ def make_app(service: Service, access: Access | None = None, more: Iterable[Base
         response = Response(compact(openai.error(refusal)), refusal.status, media_type=JSON)
         await response(scope, receive, send)
 
-    return Guard(app, keys=access.keys, origins=access.origins, hosts=access.hosts, refuse=refuse)
+    return Guard(
+        app, keys=access.keys, origins=access.origins, hosts=access.hosts, open_paths=[route.path for route in pages],
+        refuse=refuse,
+    )  # fmt: skip
 
 
 def _metrics(service: Service) -> Show:

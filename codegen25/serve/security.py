@@ -54,7 +54,10 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware. `origins` are those of web pages that may ask; `hosts` our names beside the local ones."""
+    """ASGI middleware. `origins` are those of web pages that may ask; `hosts` our names beside the local ones.
+
+    `open_paths`: what needs no key either, beside health; these hold nothing of anybody's.
+    """
 
     def __init__(
         self,
@@ -63,9 +66,11 @@ class Guard:
         keys: Iterable[bytes] = (),
         origins: Iterable[str] = (),
         hosts: Iterable[str] = (),
+        open_paths: Iterable[str] = (),
         refuse: Refuse,
     ) -> None:
         self._app, self._refuse = app, refuse
+        self._open = OPEN_PATHS | frozenset(open_paths)
         self._keys = tuple(keys)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._hosts = frozenset(host.lower() for host in hosts) | LOCAL_NAMES
@@ -103,7 +108,7 @@ class Guard:
             )  # fmt: skip
         if is_shared and "access-control-request-method" in headers:
             return  # a browser asks without the key whether it may ask with it
-        if self._keys and path not in OPEN_PATHS and not self._has_key(headers):
+        if self._keys and path not in self._open and not self._has_key(headers):
             raise Refusal(
                 401, "no valid API key; send one as `Authorization: Bearer KEY`", kind="authentication_error",
                 code="invalid_api_key",

@@ -1,0 +1,325 @@
+/** Puts the page together. */
+
+import { Prec } from "@codemirror/state";
+import { EditorView, keymap } from "@codemirror/view";
+import { showSources, showTokens } from "./about";
+import type { Fill } from "./answer";
+import { Assistant, type Timing } from "./assistant";
+import { Client, ServerError } from "./client";
+import { byId, element, say } from "./dom";
+import { editor, setLanguage, setText } from "./editor";
+import * as figures from "./figures";
+import { accept, ghostTexts, suggestion } from "./ghost";
+import { holes, marks, toggleMark } from "./holes";
+import { ASK_KEY, KEYS } from "./keys";
+import { LANGUAGES, languageOf } from "./languages";
+import * as settings from "./settings";
+import { choices } from "./suggestion";
+import { setTraces } from "./traces";
+
+const MOST_BYTES = 4 << 20;
+const THEMES: readonly settings.Theme[] = ["auto", "light", "dark"];
+
+const chosen = settings.load();
+const client = new Client(crypto.randomUUID());
+client.key = settings.loadKey();
+
+// --------------------------------------------------------------------------------------------------------- the editor
+
+type Kind = "busy" | "ready" | "error";
+
+function status(kind: Kind, text: string): void {
+  byId("status", HTMLElement).dataset["kind"] = kind;
+  say("status", text);
+}
+
+const assistant = new Assistant(client, () => chosen, {
+  asking: (count) => status("busy", count === 1 ? "Asking…" : `Asking for ${count} holes…`),
+  changed: () => requestAnimationFrame(showSuggestion),
+  answered: (timing: Timing) => {
+    figures.answered(timing);
+    status("ready", `Answered in ${figures.duration(timing.whole)}.`);
+  },
+  nothing: () => status("ready", "Nothing to suggest here."),
+  failed,
+});
+
+const commands = Prec.highest(
+  keymap.of([
+    { key: "Mod-Enter", run: ask },
+    { key: "Alt-]", run: () => assistant.turn(1) },
+    { key: "Alt-[", run: () => assistant.turn(-1) },
+    { key: "Alt-h", run: toggleMark },
+    { key: "Alt-p", run: toggleProbabilities },
+    { key: "Mod-o", run: openFile },
+    { key: "F1", run: help },
+  ]),
+);
+const nonce = document.querySelector<HTMLMetaElement>("meta[name=style-nonce]")?.content ?? "";
+const view = editor(byId("editor", HTMLElement), nonce, chosen.language, [
+  commands,
+  assistant.extension,
+  EditorView.updateListener.of(showPosition),
+  EditorView.domEventHandlers({ drop: (event) => dropped(event) }),
+]);
+
+function ask(): boolean {
+  assistant.ask();
+  return true;
+}
+
+function failed(error: ServerError): void {
+  status("error", error.message.split("\n")[0] ?? "");
+  if (error.status === 401) {
+    askForKey(client.key === "" ? "" : "The server does not know this key. ");
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------- the panel
+
+function showSuggestion(): void {
+  const value = view.state.field(suggestion);
+  const isShown = ghostTexts(view.state).some((text) => text !== "");
+  byId("accept", HTMLButtonElement).disabled = !isShown;
+  for (const id of ["previous", "next"]) {
+    byId(id, HTMLButtonElement).disabled = value === null;
+  }
+  if (value === null) {
+    say("candidate", "–"); // what is said of the last text stays, as its traces do in the document
+    return;
+  }
+  const numbers = choices(value);
+  say("candidate", `${numbers.indexOf(value.shown) + 1} / ${numbers.length}`);
+  const fills: readonly Fill[] = value.candidates[value.shown] ?? [];
+  if (fills.some((fill) => fill.text !== "")) {
+    showTokens(fills);
+    showSources(fills);
+  }
+}
+
+function showPosition(update: { docChanged: boolean; selectionSet: boolean; state: import("@codemirror/state").EditorState }): void {
+  const { state } = update;
+  const line = state.doc.lineAt(state.selection.main.head);
+  say("position", `Ln ${line.number}, Col ${state.selection.main.head - line.from + 1}`);
+  const count = holes(state).length;
+  const what = state.field(marks).length > 0 ? "marked" : "cursors";
+  say("holes-said", count > 1 || what === "marked" ? `${count === 1 ? "One hole" : `${count} holes`} (${what}).` : "");
+}
+
+// ------------------------------------------------------------------------------------------------------------ settings
+
+function keep(): void {
+  settings.save(chosen);
+}
+
+function showTheme(): void {
+  document.documentElement.dataset["theme"] = chosen.theme;
+  say("theme", `Colours: ${chosen.theme}`);
+}
+
+function toggleProbabilities(): boolean {
+  chosen.probabilities = !chosen.probabilities;
+  showProbabilities();
+  keep();
+  if (view.state.field(suggestion) !== null) {
+    assistant.ask(); // the one that is there came without them, or may have been cut differently with them
+  }
+  return true;
+}
+
+function showProbabilities(): void {
+  byId("probabilities", HTMLElement).setAttribute("aria-pressed", String(chosen.probabilities));
+  byId("tokens-section", HTMLElement).hidden = !chosen.probabilities;
+  if (!chosen.probabilities) {
+    view.dispatch({ effects: setTraces.of([]) });
+  }
+}
+
+function toggleAutomatic(): void {
+  chosen.automatic = !chosen.automatic;
+  byId("automatic", HTMLElement).setAttribute("aria-pressed", String(chosen.automatic));
+  keep();
+}
+
+function setUp(): void {
+  const languages = byId("language", HTMLSelectElement);
+  for (const [name, { label }] of Object.entries(LANGUAGES)) {
+    languages.append(new Option(label, name));
+  }
+  languages.value = chosen.language;
+  languages.addEventListener("change", () => choose(languages.value));
+  const lines = byId("lines", HTMLSelectElement);
+  lines.value = chosen.lines;
+  lines.addEventListener("change", () => {
+    chosen.lines = lines.value as settings.Lines;
+    keep();
+  });
+  const most = byId("tokens-most", HTMLInputElement);
+  most.value = String(chosen.maxTokens);
+  most.addEventListener("change", () => {
+    chosen.maxTokens = Math.min(1024, Math.max(1, Math.round(most.valueAsNumber) || settings.DEFAULTS.maxTokens));
+    most.value = String(chosen.maxTokens);
+    keep();
+  });
+  byId("automatic", HTMLElement).setAttribute("aria-pressed", String(chosen.automatic));
+  byId("automatic", HTMLElement).addEventListener("click", toggleAutomatic);
+  byId("probabilities", HTMLElement).addEventListener("click", toggleProbabilities);
+  byId("theme", HTMLElement).addEventListener("click", () => {
+    chosen.theme = THEMES[(THEMES.indexOf(chosen.theme) + 1) % THEMES.length] ?? "auto";
+    showTheme();
+    keep();
+  });
+  byId("open", HTMLElement).addEventListener("click", openFile);
+  byId("help-open", HTMLElement).addEventListener("click", help);
+  onClick("ask", ask);
+  onClick("accept", () => accept(view));
+  onClick("previous", () => assistant.turn(-1));
+  onClick("next", () => assistant.turn(1));
+  say("ask-key", ASK_KEY);
+  showTheme();
+  showProbabilities();
+}
+
+/** A button about the text leaves the focus there. */
+function onClick(id: string, run: () => void): void {
+  byId(id, HTMLElement).addEventListener("click", () => {
+    run();
+    view.focus();
+  });
+}
+
+function choose(language: string): void {
+  chosen.language = language;
+  byId("language", HTMLSelectElement).value = language;
+  setLanguage(view, language);
+  keep();
+}
+
+// --------------------------------------------------------------------------------------------------------------- files
+
+function openFile(): boolean {
+  byId("file", HTMLInputElement).click();
+  return true;
+}
+
+async function show(file: File): Promise<void> {
+  const bytes = await file.slice(0, MOST_BYTES + 1).arrayBuffer();
+  const text = file.size > MOST_BYTES ? null : decoded(bytes);
+  if (text === null) {
+    status("error", `${file.name} is no text in UTF-8 of at most ${MOST_BYTES >> 20} MiB.`);
+    return;
+  }
+  assistant.stop();
+  choose(languageOf(file.name));
+  setText(view, text);
+  document.title = `${file.name} – codegen25`;
+  status("ready", `${file.name} is open; changes are not written to it.`);
+}
+
+function decoded(bytes: ArrayBuffer): string | null {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return text.includes("\0") ? null : text;
+  } catch {
+    return null;
+  }
+}
+
+function dropped(event: DragEvent): boolean {
+  const file = event.dataTransfer?.files[0];
+  if (file === undefined) {
+    return false; // text that is moved
+  }
+  event.preventDefault();
+  void show(file);
+  return true;
+}
+
+function setUpFiles(): void {
+  const file = byId("file", HTMLInputElement);
+  file.addEventListener("change", () => {
+    const [found] = file.files ?? [];
+    file.value = "";
+    if (found !== undefined) {
+      void show(found);
+    }
+  });
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!event.defaultPrevented) {
+      dropped(event);
+    }
+  });
+}
+
+// ------------------------------------------------------------------------------------------------------------- dialogs
+
+function help(): boolean {
+  byId("help", HTMLDialogElement).showModal();
+  return true;
+}
+
+function setUpDialogs(): void {
+  for (const [keys, what] of KEYS) {
+    const term = element("dt");
+    term.append(...keys.map((one) => element("kbd", one)));
+    byId("keys", HTMLElement).append(term, element("dd", what));
+  }
+  byId("help", HTMLElement).addEventListener("close", () => view.focus());
+  document.addEventListener("keydown", (event) => {
+    const isTyped = event.target instanceof HTMLElement && event.target.matches("input, select, .cm-content");
+    const isOpen = document.querySelector("dialog[open]") !== null;
+    if (!isOpen && (event.key === "F1" || (event.key === "?" && !isTyped)) && !event.defaultPrevented) {
+      event.preventDefault();
+      help();
+    }
+  });
+  const dialog = byId("key-dialog", HTMLDialogElement);
+  dialog.addEventListener("close", () => {
+    const key = byId("key", HTMLInputElement);
+    if (dialog.returnValue === "ok") {
+      client.key = key.value.trim();
+      settings.saveKey(client.key);
+      void connect();
+    }
+    key.value = "";
+    view.focus();
+  });
+}
+
+function askForKey(why: string): void {
+  say("key-said", `${why}This server wants a key. It is kept until the tab is closed.`);
+  const dialog = byId("key-dialog", HTMLDialogElement);
+  dialog.returnValue = "";
+  if (!dialog.open) {
+    dialog.showModal();
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------- the server
+
+/** Says what is served; waits for a model that is being loaded. */
+async function connect(): Promise<void> {
+  try {
+    const { id, max_model_len: window, meta } = await client.model();
+    const millions = Math.round(meta.n_params / 1e6).toLocaleString("en");
+    say("model", `${id} · ${millions} M · ${window.toLocaleString("en")} tokens`);
+    byId("model", HTMLElement).title = `${millions} million parameters, a window of ${window} tokens`;
+    status("ready", "Ready.");
+  } catch (error) {
+    if (!(error instanceof ServerError)) {
+      throw error;
+    }
+    say("model", "no model");
+    failed(error);
+    if (error.status === 503 || error.status === 0) {
+      setTimeout(() => void connect(), 1000 * Math.max(1, error.retryAfter));
+    }
+  }
+}
+
+setUp();
+setUpFiles();
+setUpDialogs();
+view.focus();
+void connect();
