@@ -20,6 +20,7 @@ from codegen25.serve.fields import Fields, is_ids
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.service import Service
 from codegen25.serve.wire import Call, Dialect, Frames
+from codegen25.tokenizer import Tokenizer
 
 
 def error(refusal: Refusal) -> dict[str, Any]:
@@ -57,8 +58,8 @@ def routes(service: Service) -> list[Route]:
         return {"content": text, "prompt": text}
 
     async def info(call: Call) -> Any:
-        tokenizer = service.served.answering.model.tokenizer
-        return {"eos_token": tokenizer.token_bytes(tokenizer.eot).decode(), "bos_token": None, "pad_token": None}
+        end = _end_token(service.served.answering.model.tokenizer)
+        return {"eos_token": end, "bos_token": None, "pad_token": None}
 
     def route(path: str, handler: Any, method: str) -> Route:
         return Route(path, service.endpoint(LLAMA, handler), methods=[method])
@@ -204,16 +205,23 @@ def _only(result: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:
 
 
 async def _tokenize(service: Service, fields: Fields) -> dict[str, Any]:
-    """`content`, or `prompt` as vLLM has it. Control strings become control tokens where `parse_special` is true."""
+    """`content`, or `prompt` as vLLM has it. Control strings become control tokens where `parse_special` is true.
+
+    lm-eval asks with `prompt` for the id of the token that `/tokenizer_info` names, which is its beginning of a text.
+    """
     text = fields.text("content") or fields.text("prompt")
     model = service.served.answering.model
-    special = fields.flag("parse_special")
+    special = fields.flag("parse_special") or ("prompt" in fields and text == _end_token(model.tokenizer))
     # Long texts take a while, and others are waiting.
     ids = await asyncio.to_thread(model.tokenizer.encode, text, allow_control=special)
     if fields.flag("with_pieces"):
         pieces = [model.tokenizer.token_bytes(id).decode(errors="replace") for id in ids]
         return {"tokens": [{"id": id, "piece": piece} for id, piece in zip(ids, pieces, strict=True)]}
     return {"tokens": ids, "count": len(ids), "max_model_len": model.window}
+
+
+def _end_token(tokenizer: Tokenizer) -> str:
+    return tokenizer.token_bytes(tokenizer.eot).decode()
 
 
 def _props(service: Service) -> dict[str, Any]:
