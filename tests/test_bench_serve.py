@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from publisher_folder import write_publisher_folder
 from serving import serving, small_model
 
 from codegen25.bench import serve
 from codegen25.bench.serve_client import at_once, complete, get, post
+from codegen25.bench.signals import ENDED
 from codegen25.engine.decode import Request, decode
 from codegen25.tokenizer import family
 
@@ -72,3 +78,29 @@ def test_cursors_stand_in_files_that_the_model_has_not_seen() -> None:
     assert all(prefix and suffix for prefix, suffix in found)
     inside = [suffix for prefix, suffix in found[2::3] if prefix.endswith("(")]
     assert inside and all(suffix.startswith(")") for suffix in inside)
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from codegen25.bench.figures import Options
+from codegen25.bench.serve_client import OurServer
+from codegen25.bench.signals import unwound_by_sigterm
+
+model, cache = map(Path, sys.argv[1:])
+with unwound_by_sigterm(), OurServer(Options(cache, 1, 1, (), print), model) as server:
+    print(server.address, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_sigterm_ends_the_servers_too(tmp_path: Path) -> None:
+    write_publisher_folder(tmp_path / "model", bins=False)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "model"), str(tmp_path / "cache")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as benchmark:
+        assert benchmark.stdout
+        address = benchmark.stdout.readline().strip()
+        assert get(address, "/health")[0] == 200
+        benchmark.send_signal(signal.SIGTERM)
+        assert benchmark.wait(120) == ENDED
+    assert get(address, "/health")[0] == 0

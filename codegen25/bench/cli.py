@@ -348,10 +348,12 @@ def _show(as_json: bool, options: Options, figures: Iterable[Figure]) -> None:
     """Run the benchmark by taking its figures, and write them."""
     from codegen25.bench import machine
     from codegen25.bench.figures import table
+    from codegen25.bench.signals import unwound_by_sigterm
     from codegen25.terminal import write, write_json
 
     about = machine.describe() | {"threads": options.threads}
-    taken = list(figures)
+    with unwound_by_sigterm():
+        taken = list(figures)
     if as_json:
         found = [figure.to_json() for figure in taken]
         write_json({"machine": about, "commit": machine.commit(), "figures": found})

@@ -45,7 +45,11 @@ class OurServer:
         arguments = ["--model", str(model), "--port", "0", "--threads", str(options.threads), "--queue", "2000"]
         with log.open("w") as stderr:
             self._process = subprocess.Popen([sys.executable, "-m", "codegen25", "serve", *arguments], stderr=stderr)
-        self._url = self._find(log)
+        try:
+            self._url = self._find(log)
+        except BaseException:
+            self._process.kill()
+            raise
 
     @property
     def address(self) -> str:
