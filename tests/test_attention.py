@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from codegen25.model.llama import Attend, Packed
-from codegen25.train.attention import ByDocument
+from codegen25.train.attention import ByDocument, blockwise
 
 
 def numbered(rows: list[list[int]]) -> Tensor:
@@ -40,6 +43,38 @@ def test_both_ways_are_equal(rows: list[list[int]], seed: int) -> None:
     found = both_ways(ByDocument(document_BT), document_BT, seed)
     for a, b in zip(found, both_ways(Packed(document_BT), document_BT, seed), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[[128], [129]], [[1, 300, 7]], [[255, 1, 130]]])
+def test_documents_of_several_blocks(rows: list[list[int]]) -> None:
+    document_BT = numbered(rows)
+    found = both_ways(ByDocument(document_BT), document_BT, 0)
+    for a, b in zip(found, both_ways(Packed(document_BT), document_BT, 0), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+
+
+def test_bfloat16_is_as_near_to_the_truth_as_pytorch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = [torch.randn(heads, 300, 64, generator=generator) for heads in (9, 3, 3)]
+    weights = torch.randn(9, 300, 64, generator=generator)
+
+    def errors(attend: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        inputs = [x.to(dtype).detach().requires_grad_() for x in true]
+        out = attend(*inputs)
+        (out * weights.to(dtype)).sum().backward()  # type: ignore[no-untyped-call]
+        return [out, *(x.grad for x in inputs if x.grad is not None)]
+
+    def pytorch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, enable_gqa=True)[0]
+
+    exact = errors(pytorch, torch.float32)
+    for ours, theirs, truth in zip(
+        errors(blockwise, torch.bfloat16), errors(pytorch, torch.bfloat16), exact, strict=True
+    ):
+        distance = [
+            ((x.detach().float() - truth.detach()).norm() / truth.detach().norm()).item() for x in (ours, theirs)
+        ]
+        assert distance[0] < 3 * distance[1], distance
 
 
 def test_equal_numbers_in_two_rows_are_two_documents() -> None:

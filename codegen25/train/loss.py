@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from codegen25.model.llama import Llama
 from codegen25.train.attention import packed
 from codegen25.train.batches import Batch
-
-# Logits that live at a time: more take memory, fewer make the products small.
-CHUNK = 1 << 25
+from codegen25.train.memory import chunk_of
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -33,6 +31,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             # The likeliest token tells the normalizer: `logsumexp` takes longer than all three products do.
             log_z = logits.amax(-1) - p.amax(-1).log()
             total += (log_z - logits.gather(1, target)[:, 0]).sum()
+            del logits
             # d loss / d logits = softmax - one-hot
             p.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
             gradient = p.to(x.dtype)
@@ -54,7 +53,7 @@ def cross_entropy_sum(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk:
 
     `chunk` states are worked on at a time. Without states (N = 0) the sum and both gradients are zero.
     """
-    chunk = chunk or max(1, CHUNK // len(weight_VD))
+    chunk = chunk or chunk_of(len(weight_VD))
     total: Tensor = _ChunkedCrossEntropy.apply(x_ND, weight_VD, targets_N, chunk)  # type: ignore[no-untyped-call]
     return total
 

@@ -18,7 +18,8 @@ from codegen25.config import ModelConfig
 
 OptimizerName = Literal["adamw", "muon"]
 BF16, FP32 = 2, 4
-CHUNK = 256  # states of which the loss holds logits at once
+# Logits that the loss holds at once: more take memory, fewer make its products small.
+LOGITS = 1 << 26
 PARTS = (
     "weights", "masters", "moments", "gradients", "step_gradients", "activations", "logits", "communication",
 )  # fmt: skip
@@ -82,9 +83,14 @@ def activation_bytes(config: ModelConfig, tokens: int, window: int, *, checkpoin
     return tokens * (config.layers * BF16 * config.hidden_size + layer_bytes(config, window) + last)
 
 
+def chunk_of(vocabulary: int) -> int:
+    """States of which the loss holds logits at once."""
+    return max(1, LOGITS // vocabulary)
+
+
 def logits_bytes(config: ModelConfig, tokens: int) -> int:
-    """A chunk's logits in fp32 and bf16, the head's gradient being summed in fp32 and bf16, and that of the states."""
-    chunk = min(CHUNK, tokens) * config.vocab_size * (FP32 + BF16)
+    """Of a chunk logits and probabilities in fp32; the head's gradient summed in fp32 and bf16, and the states'."""
+    chunk = min(chunk_of(config.vocab_size), tokens) * config.vocab_size * 2 * FP32
     head = config.vocab_size * config.hidden_size * (FP32 + BF16)
     return chunk + head + tokens * config.hidden_size * BF16
 
