@@ -9,20 +9,18 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from codegen25 import __version__
+from codegen25.serve.openapi_answers import ANSWERS, FLAG, STREAMS, TEXT, Schema, error_of
 
-_Schema = Mapping[str, Any]
-TEXT: _Schema = {"type": "string"}
-TEXTS: _Schema = {"oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 64}], "nullable": True}
-FLAG: _Schema = {"type": "boolean"}
-IDS: _Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 4096}
-LINES: _Schema = {"type": "string", "enum": ["any", "one", "block", "auto"]}
+TEXTS: Schema = {"oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 64}], "nullable": True}
+IDS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 4096}
+LINES: Schema = {"type": "string", "enum": ["any", "one", "block", "auto"]}
 
 
-def whole(least: int, most: int) -> _Schema:
+def whole(least: int, most: int) -> Schema:
     return {"type": "integer", "minimum": least, "maximum": most}
 
 
-def number(least: float, most: float) -> _Schema:
+def number(least: float, most: float) -> Schema:
     return {"type": "number", "minimum": least, "maximum": most}
 
 
@@ -34,7 +32,7 @@ _OPENAI = {"model": TEXT, "max_tokens": whole(0, 1024), "stop": TEXTS, "stream":
 _LLAMA = {"n_predict": whole(-1, 1024), "stop": TEXTS, "stream": FLAG, "n_cmpl": whole(1, 16),
           "t_max_predict_ms": whole(0, 10_000), "n_indent": whole(0, 64), "response_fields": TEXTS,
           "repeat_penalty": number(0.5, 2), **_SAMPLING}  # fmt: skip
-_PROMPT: _Schema = {
+_PROMPT: Schema = {
     "oneOf": [
         TEXT,
         {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 16},
@@ -51,7 +49,7 @@ _SEGMENTS = {"type": "object", "properties": {"prefix": TEXT, "suffix": TEXT, "f
 _EXTRA = {"type": "array", "items": {"type": "object", "properties": {"text": TEXT, "filename": TEXT}}}
 
 # By path: what it is for, and the fields of its body.
-_ABOUT: Mapping[str, tuple[str, Mapping[str, _Schema]]] = {
+_ABOUT: Mapping[str, tuple[str, Mapping[str, Schema]]] = {
     "/v1/completions": (
         "OpenAI: continue a text, or fill the hole before `suffix`; `parts` for several. With `segments`, Tabby's.",
         {"prompt": _PROMPT, "suffix": TEXT, "parts": {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 8},
@@ -120,15 +118,22 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 def _operation(path: str, method: str) -> dict[str, Any]:
     about, fields = _ABOUT[path]
-    answers = {"200": {"description": "The answer; a stream where it was asked for."}}
-    operation: dict[str, Any] = {
-        "summary": about,
-        "responses": answers | {status: {"description": why} for status, why in _ERRORS.items()},
-    }
+    error = {"application/json": {"schema": error_of(path)}}
+    errors = {status: {"description": why, "content": error} for status, why in _ERRORS.items()}
+    operation: dict[str, Any] = {"summary": about, "responses": {"200": _answer(path), **errors}}
     if method == "POST":
         schema = {"type": "object", "properties": fields}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return operation
+
+
+def _answer(path: str) -> dict[str, Any]:
+    if path == "/metrics":
+        return {"description": "Figures.", "content": {"text/plain": {"schema": TEXT}}}
+    content: dict[str, Any] = {"application/json": {"schema": ANSWERS[path]}}
+    if path in STREAMS:
+        content[STREAMS[path]] = {}
+    return {"description": "The answer; a stream where it was asked for.", "content": content}
 
 
 def page() -> bytes:
