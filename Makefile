@@ -14,7 +14,7 @@ CODEGEN25 := $(BIN)/codegen25
 # What the native engine is built from; when it changes, it is built again.
 NATIVE := CMakeLists.txt $(wildcard codegen25/native/*)
 
-.PHONY: try test test-all vscode sanitize check lint format venv nano clean
+.PHONY: try test test-all vscode web sanitize check lint format venv nano clean
 
 ## try: set up, then show a completion and an infill of a real file, offline
 try: $(VENV)/.run
@@ -38,6 +38,10 @@ test-all: $(VENV)/.dev
 ## vscode: the VS Code extension, built, tested and packaged; needs Node.js 20 and npm
 vscode:
 	cd editors/vscode && npm ci && npm test && npm run package
+
+## web: the page at /, type-checked, tested and built into codegen25/serve/page; needs Node.js 20 and npm
+web:
+	cd editors/web && npm ci && npm test && npm run build
 
 ## sanitize: the kernel's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize: $(VENV)/.dev

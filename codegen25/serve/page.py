@@ -31,16 +31,16 @@ _HEADERS = {
 }
 
 
-def routes(folder: Path = FOLDER) -> list[Route]:
+def routes() -> list[Route]:
     """A route for each file of the page, which are read once, so no request can name another.
 
     None of them needs an API key: they hold nothing of anybody's, and it is the page that asks for one.
     """
-    if not (folder / "index.html").is_file():
+    if not (FOLDER / "index.html").is_file():
         return [Route("/", _not_built, methods=["GET"])]
-    files = sorted(file for file in folder.iterdir() if file.suffix in _TYPES)
+    files = sorted(file for file in FOLDER.iterdir() if file.suffix in _TYPES)
     return [
-        Route("/", _document((folder / "index.html").read_bytes()), methods=["GET"]),
+        Route("/", _document((FOLDER / "index.html").read_bytes()), methods=["GET"]),
         *(Route(f"/page/{file.name}", _file(file), methods=["GET"]) for file in files),
     ]
 

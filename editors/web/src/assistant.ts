@@ -1,13 +1,13 @@
 /** Asks for suggestions: after a pause in typing, or when told to. One request at a time; a newer one ends the older. */
 
-import { type EditorState, StateEffect } from "@codemirror/state";
+import { type EditorState, type Extension, StateEffect } from "@codemirror/state";
 import { EditorView, type ViewUpdate } from "@codemirror/view";
-import { blank, type Candidate, grown, isDone } from "./answer";
+import { blank, type Candidate, grown } from "./answer";
 import { type Client, ServerError, type Usage } from "./client";
 import { ghostTexts, grow, setSuggestion, suggestion } from "./ghost";
 import { holes, marks, parts } from "./holes";
 import type { Settings } from "./settings";
-import { choices, type Suggestion, turned } from "./suggestion";
+import { blanksAtEnd, choices, type Hole, rebased, type Suggestion, turned } from "./suggestion";
 
 /** Milliseconds without a key before a suggestion is asked for. */
 const PAUSE = 75;
@@ -29,6 +29,8 @@ export interface Observer {
   changed(): void;
   answered(timing: Timing): void;
   nothing(): void;
+  /** The request was ended before its answer. */
+  stopped(): void;
   failed(error: ServerError): void;
 }
 
@@ -37,8 +39,8 @@ export class Assistant {
   private timer = 0;
   private abort: AbortController | undefined;
   private ids = 0;
-  /** The id of the suggestion that the request under way is for. */
-  private asked = 0;
+  /** The suggestion that the request under way is for, as it was when it was asked. */
+  private asked: Suggestion | undefined;
   private others = false;
 
   constructor(
@@ -47,7 +49,7 @@ export class Assistant {
     private readonly observer: Observer,
   ) {}
 
-  get extension(): import("@codemirror/state").Extension {
+  get extension(): Extension {
     return EditorView.updateListener.of((update) => this.updated(update));
   }
 
@@ -73,8 +75,11 @@ export class Assistant {
   /** End what is under way, or about to be asked. */
   stop(): void {
     window.clearTimeout(this.timer);
-    this.abort?.abort();
-    this.abort = undefined;
+    if (this.abort !== undefined) {
+      this.abort.abort();
+      this.abort = undefined;
+      this.observer.stopped();
+    }
     this.others = false;
   }
 
@@ -86,6 +91,7 @@ export class Assistant {
     }
     this.stop();
     const found = holes(view.state);
+    const [around, typed] = this.around(view.state, found);
     this.ids += 1;
     const made: Suggestion = {
       id: this.ids,
@@ -93,10 +99,10 @@ export class Assistant {
       pinned: found.length > 1 || view.state.field(marks).length > 0,
       candidates: [blank(found.length)],
       shown: 0,
-      typed: 0,
+      typed,
     };
     view.dispatch({ effects: [setSuggestion.of(made), replaced.of(null)] });
-    void this.run(view, made, parts(view.state, found), 1, 0);
+    void this.run(view, made, around, 1, 0);
   }
 
   /** The next candidate or the last; where there is one only, others are drawn first. */
@@ -117,13 +123,20 @@ export class Assistant {
   }
 
   private drawOthers(view: EditorView, value: Suggestion): void {
-    if (value.typed > 0) {
-      return; // what was typed is part of the one that is shown
-    }
+    const [around, typed] = this.around(view.state, value.holes);
+    const { candidates, ...from } = rebased(value, typed);
     const added = Array.from({ length: OTHERS }, () => blank(value.holes.length));
-    const made = { ...value, candidates: [...value.candidates, ...added], shown: value.candidates.length };
+    const made = { ...from, candidates: [...candidates, ...added], shown: candidates.length };
     view.dispatch({ effects: [setSuggestion.of(made), replaced.of(null)] });
-    void this.run(view, made, parts(view.state, value.holes), OTHERS, value.candidates.length);
+    void this.run(view, made, around, OTHERS, candidates.length);
+  }
+
+  /** The texts around the holes, and what of them the answer is to begin with: where log-probabilities are asked for,
+   * the server takes a prompt as it is, and answers poorly behind a blank. */
+  private around(state: EditorState, found: readonly Hole[]): [string[], string] {
+    const [before = "", ...behind] = parts(state, found);
+    const blanks = this.settings().probabilities && found.length === 1 ? blanksAtEnd(before) : "";
+    return [[before.slice(0, before.length - blanks.length), ...behind], blanks];
   }
 
   private async run(
@@ -135,7 +148,7 @@ export class Assistant {
   ): Promise<void> {
     const abort = new AbortController();
     this.abort = abort;
-    this.asked = made.id;
+    this.asked = made;
     const { maxTokens, lines, probabilities } = this.settings();
     const logprobs = !probabilities ? undefined : made.holes.length > 1 ? 0 : LIKELY;
     const wish = { parts: around, maxTokens, lines, n, temperature: n > 1 ? TEMPERATURE : 0, logprobs };
@@ -172,7 +185,7 @@ export class Assistant {
     }
     this.abort = undefined;
     const value = view.state.field(suggestion);
-    if (value === null || value.id !== this.asked) {
+    if (value === null || value.id !== this.asked?.id) {
       return;
     }
     if (this.others) {
@@ -181,17 +194,18 @@ export class Assistant {
       return;
     }
     // Candidates that turned out to be the same as another are skipped.
-    const seen = choices({ ...value, shown: 0 });
-    const settled = seen.includes(value.shown) ? value : turned({ ...value, shown: seen.at(-1) ?? 0 }, 1);
-    const texts = settled.candidates[settled.shown]?.map((fill) => fill.text) ?? [];
-    if (value.candidates.every(isDone) && texts.every((text) => text.trim() === "")) {
-      view.dispatch({ effects: setSuggestion.of(null) });
-      this.observer.nothing();
+    const settled = choices({ ...value, shown: 0 }).includes(value.shown) ? value : turned(value, 1);
+    view.dispatch({ effects: [setSuggestion.of(settled), replaced.of(null)] });
+    if (ghostTexts(view.state).some((text) => text !== "")) {
+      view.dispatch({ effects: EditorView.announce.of(announcement(view.state)) });
       return;
     }
-    view.dispatch({
-      effects: [setSuggestion.of(settled), replaced.of(null), EditorView.announce.of(announcement(view.state))],
-    });
+    view.dispatch({ effects: setSuggestion.of(null) });
+    if (value.typed !== this.asked.typed && this.settings().automatic) {
+      this.ask(); // all of it was accepted while it came
+    } else {
+      this.observer.nothing();
+    }
   }
 
   private failed(error: unknown, abort: AbortController, view: EditorView): void {

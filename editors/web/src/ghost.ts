@@ -3,7 +3,7 @@
 import { type EditorState, Prec, StateEffect, StateField, type Transaction } from "@codemirror/state";
 import { Decoration, type DecorationSet, EditorView, keymap, WidgetType } from "@codemirror/view";
 import { type Candidate, classOf, type Piece } from "./answer";
-import { setMarks } from "./holes";
+import { marks, setMarks } from "./holes";
 import { percent, printable } from "./likelihood";
 import { firstWord, rest, restInPieces, type Suggestion, turned, typedAlong } from "./suggestion";
 import { setTraces } from "./traces";
@@ -100,9 +100,10 @@ function drawn(state: EditorState): DecorationSet {
   if (value === null) {
     return Decoration.none;
   }
+  const isMarked = state.field(marks).length > 0;
   const decorations = value.holes.flatMap((hole, number) => {
     const pieces = restInPieces(value, number, right(state, hole.to));
-    const label = value.holes.length > 1 ? number + 1 : null;
+    const label = value.holes.length > 1 && !isMarked ? number + 1 : null;
     const widget = Decoration.widget({ widget: new Ghost(pieces, label), side: 1 }).range(hole.to);
     const old = hole.to > hole.from ? [Decoration.mark({ class: "replaced" }).range(hole.from, hole.to)] : [];
     return pieces.length > 0 ? [...old, widget] : [];

@@ -11,7 +11,7 @@ export function percent(logprob: number | null): string {
     return "–";
   }
   const value = 100 * Math.exp(logprob);
-  return value < 0.1 ? "< 0.1 %" : `${value.toFixed(value < 10 ? 1 : 0)} %`;
+  return value < 0.1 ? "<\u00a00.1\u00a0%" : `${value.toFixed(value < 10 ? 1 : 0)}\u00a0%`;
 }
 
 /** A token with its blanks made visible. */

@@ -1,23 +1,24 @@
 /** Puts the page together. */
 
-import { Prec } from "@codemirror/state";
+import { type EditorState, Prec } from "@codemirror/state";
 import { EditorView, keymap } from "@codemirror/view";
 import { showSources, showTokens } from "./about";
 import type { Fill } from "./answer";
 import { Assistant, type Timing } from "./assistant";
 import { Client, ServerError } from "./client";
-import { byId, element, say } from "./dom";
+import { askForKey, help, setUpDialogs } from "./dialogs";
+import { byId, say } from "./dom";
 import { editor, setLanguage, setText } from "./editor";
 import * as figures from "./figures";
+import { chooseFile, dropped, setUpFiles } from "./files";
 import { accept, ghostTexts, suggestion } from "./ghost";
 import { holes, marks, toggleMark } from "./holes";
-import { ASK_KEY, KEYS } from "./keys";
+import { ASK_KEY } from "./keys";
 import { LANGUAGES, languageOf } from "./languages";
 import * as settings from "./settings";
 import { choices } from "./suggestion";
 import { setTraces } from "./traces";
 
-const MOST_BYTES = 4 << 20;
 const THEMES: readonly settings.Theme[] = ["auto", "light", "dark"];
 
 const chosen = settings.load();
@@ -41,9 +42,11 @@ const assistant = new Assistant(client, () => chosen, {
     status("ready", `Answered in ${figures.duration(timing.whole)}.`);
   },
   nothing: () => status("ready", "Nothing to suggest here."),
+  stopped: () => status("ready", "Ready."),
   failed,
 });
 
+const files = { opened, refused: (why: string) => status("error", why) };
 const commands = Prec.highest(
   keymap.of([
     { key: "Mod-Enter", run: ask },
@@ -51,7 +54,7 @@ const commands = Prec.highest(
     { key: "Alt-[", run: () => assistant.turn(-1) },
     { key: "Alt-h", run: toggleMark },
     { key: "Alt-p", run: toggleProbabilities },
-    { key: "Mod-o", run: openFile },
+    { key: "Mod-o", run: chooseFile },
     { key: "F1", run: help },
   ]),
 );
@@ -60,7 +63,7 @@ const view = editor(byId("editor", HTMLElement), nonce, chosen.language, [
   commands,
   assistant.extension,
   EditorView.updateListener.of(showPosition),
-  EditorView.domEventHandlers({ drop: (event) => dropped(event) }),
+  EditorView.domEventHandlers({ drop: (event) => dropped(event, files) }),
 ]);
 
 function ask(): boolean {
@@ -97,8 +100,7 @@ function showSuggestion(): void {
   }
 }
 
-function showPosition(update: { docChanged: boolean; selectionSet: boolean; state: import("@codemirror/state").EditorState }): void {
-  const { state } = update;
+function showPosition({ state }: { state: EditorState }): void {
   const line = state.doc.lineAt(state.selection.main.head);
   say("position", `Ln ${line.number}, Col ${state.selection.main.head - line.from + 1}`);
   const count = holes(state).length;
@@ -169,7 +171,7 @@ function setUp(): void {
     showTheme();
     keep();
   });
-  byId("open", HTMLElement).addEventListener("click", openFile);
+  byId("open", HTMLElement).addEventListener("click", chooseFile);
   byId("help-open", HTMLElement).addEventListener("click", help);
   onClick("ask", ask);
   onClick("accept", () => accept(view));
@@ -195,108 +197,21 @@ function choose(language: string): void {
   keep();
 }
 
-// --------------------------------------------------------------------------------------------------------------- files
-
-function openFile(): boolean {
-  byId("file", HTMLInputElement).click();
-  return true;
-}
-
-async function show(file: File): Promise<void> {
-  const bytes = await file.slice(0, MOST_BYTES + 1).arrayBuffer();
-  const text = file.size > MOST_BYTES ? null : decoded(bytes);
-  if (text === null) {
-    status("error", `${file.name} is no text in UTF-8 of at most ${MOST_BYTES >> 20} MiB.`);
-    return;
-  }
+function opened(name: string, text: string): void {
   assistant.stop();
-  choose(languageOf(file.name));
+  choose(languageOf(name));
   setText(view, text);
-  document.title = `${file.name} – codegen25`;
-  status("ready", `${file.name} is open; changes are not written to it.`);
-}
-
-function decoded(bytes: ArrayBuffer): string | null {
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    return text.includes("\0") ? null : text;
-  } catch {
-    return null;
-  }
-}
-
-function dropped(event: DragEvent): boolean {
-  const file = event.dataTransfer?.files[0];
-  if (file === undefined) {
-    return false; // text that is moved
-  }
-  event.preventDefault();
-  void show(file);
-  return true;
-}
-
-function setUpFiles(): void {
-  const file = byId("file", HTMLInputElement);
-  file.addEventListener("change", () => {
-    const [found] = file.files ?? [];
-    file.value = "";
-    if (found !== undefined) {
-      void show(found);
-    }
-  });
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    if (!event.defaultPrevented) {
-      dropped(event);
-    }
-  });
-}
-
-// ------------------------------------------------------------------------------------------------------------- dialogs
-
-function help(): boolean {
-  byId("help", HTMLDialogElement).showModal();
-  return true;
-}
-
-function setUpDialogs(): void {
-  for (const [keys, what] of KEYS) {
-    const term = element("dt");
-    term.append(...keys.map((one) => element("kbd", one)));
-    byId("keys", HTMLElement).append(term, element("dd", what));
-  }
-  byId("help", HTMLElement).addEventListener("close", () => view.focus());
-  document.addEventListener("keydown", (event) => {
-    const isTyped = event.target instanceof HTMLElement && event.target.matches("input, select, .cm-content");
-    const isOpen = document.querySelector("dialog[open]") !== null;
-    if (!isOpen && (event.key === "F1" || (event.key === "?" && !isTyped)) && !event.defaultPrevented) {
-      event.preventDefault();
-      help();
-    }
-  });
-  const dialog = byId("key-dialog", HTMLDialogElement);
-  dialog.addEventListener("close", () => {
-    const key = byId("key", HTMLInputElement);
-    if (dialog.returnValue === "ok") {
-      client.key = key.value.trim();
-      settings.saveKey(client.key);
-      void connect();
-    }
-    key.value = "";
-    view.focus();
-  });
-}
-
-function askForKey(why: string): void {
-  say("key-said", `${why}This server wants a key. It is kept until the tab is closed.`);
-  const dialog = byId("key-dialog", HTMLDialogElement);
-  dialog.returnValue = "";
-  if (!dialog.open) {
-    dialog.showModal();
-  }
+  document.title = `${name} – codegen25`;
+  status("ready", `${name} is open; changes are not written to it.`);
 }
 
 // ---------------------------------------------------------------------------------------------------------- the server
+
+function useKey(key: string): void {
+  client.key = key;
+  settings.saveKey(key);
+  void connect();
+}
 
 /** Says what is served; waits for a model that is being loaded. */
 async function connect(): Promise<void> {
@@ -319,7 +234,7 @@ async function connect(): Promise<void> {
 }
 
 setUp();
-setUpFiles();
-setUpDialogs();
+setUpFiles(files);
+setUpDialogs(() => view.focus(), useKey);
 view.focus();
 void connect();

@@ -9,14 +9,15 @@ export interface Hole {
   to: number;
 }
 
-/** `typed`: units of the only hole's text that were typed along. `pinned`: it stays when the cursor goes elsewhere. */
+/** `typed`: how the only hole's text begins, which the document has already; the hole is behind it. `pinned`: it stays
+ * when the cursor goes elsewhere. */
 export interface Suggestion {
   id: number;
   holes: readonly Hole[];
   pinned: boolean;
   candidates: readonly Candidate[];
   shown: number;
-  typed: number;
+  typed: string;
 }
 
 export function fillAt(suggestion: Suggestion, hole: number): Fill | undefined {
@@ -25,18 +26,16 @@ export function fillAt(suggestion: Suggestion, hole: number): Fill | undefined {
 
 /** What is left to insert at a hole; `right` is the text behind it in its line. */
 export function rest(suggestion: Suggestion, hole: number, right: string): string {
-  return left(suggestion.candidates[suggestion.shown]?.[hole]?.text ?? "", suggestion.typed, right);
-}
-
-function left(text: string, typed: number, right: string): string {
-  return worthShowing(text.slice(typed), right);
+  const { typed } = suggestion;
+  const text = fillAt(suggestion, hole)?.text ?? "";
+  return text.startsWith(typed) ? worthShowing(text.slice(typed.length), right) : "";
 }
 
 /** The same rest with its tokens and sources. */
 export function restInPieces(suggestion: Suggestion, hole: number, right: string): Piece[] {
   const fill = fillAt(suggestion, hole);
   const text = rest(suggestion, hole, right);
-  return fill === undefined || text === "" ? [] : pieces(fill, suggestion.typed, suggestion.typed + text.length);
+  return fill === undefined || text === "" ? [] : pieces(fill, suggestion.typed.length, suggestion.typed.length + text.length);
 }
 
 /** The suggestion after `text` was typed at its hole; null when they differ, or nothing is left of it. */
@@ -46,24 +45,46 @@ export function typedAlong(suggestion: Suggestion, text: string): Suggestion | n
   if (suggestion.holes.length !== 1 || hole === undefined || fill === undefined || hole.from !== hole.to) {
     return null;
   }
-  const typed = suggestion.typed + text.length;
-  const isAlong = text !== "" && fill.text.startsWith(text, suggestion.typed);
-  if (!isAlong || (fill.finish !== null && fill.text.slice(typed).trim() === "")) {
+  const typed = suggestion.typed + text;
+  const isAlong = text !== "" && fill.text.startsWith(typed);
+  if (!isAlong || (fill.finish !== null && fill.text.slice(typed.length).trim() === "")) {
     return null;
   }
   const at = hole.from + text.length;
   return { ...suggestion, typed, holes: [{ from: at, to: at }] };
 }
 
+/** The same text at the same place, as if no more than `typed` had been in the document when it was asked for. */
+export function rebased(suggestion: Suggestion, typed: string): Suggestion {
+  if (suggestion.typed === typed) {
+    return suggestion;
+  }
+  const candidate = (suggestion.candidates[suggestion.shown] ?? []).map((fill) => moved(fill, suggestion.typed, typed));
+  return { ...suggestion, candidates: [candidate], shown: 0, typed };
+}
+
+/** The fill with another beginning in the place of the one it has. */
+function moved(fill: Fill, from: string, to: string): Fill {
+  const by = [...to].length - [...from].length;
+  const tokens = fill.tokens.map((token) => ({ ...token, at: token.at + by })).filter((token) => token.at >= 0);
+  const spans = fill.spans?.map((span) => ({ ...span, start: Math.max(0, span.start + by), end: span.end + by }));
+  const text = to + fill.text.slice(from.length);
+  return { ...fill, text, tokens, spans: spans?.filter((span) => span.end > 0) ?? null };
+}
+
+/** The blanks behind the last word of a line: the model's tokens have them in front of the next word. */
+export function blanksAtEnd(text: string): string {
+  return /(?<=\S)[ \t]+$/.exec(text.slice(-200))?.[0] ?? "";
+}
+
 /** The numbers of candidates that can be shown: those that go on from what was typed, each text once. */
 export function choices(suggestion: Suggestion): number[] {
   const { candidates, shown, typed } = suggestion;
-  const start = candidates[shown]?.[0]?.text.slice(0, typed) ?? "";
   const seen = new Set<string>();
   return candidates.flatMap((candidate, number) => {
     const text = candidate.map((fill) => fill.text.trimEnd()).join("\0");
-    const fits = candidate.every((fill) => fill.text.startsWith(start)) || typed === 0;
-    const isEmpty = isDone(candidate) && candidate.every((fill) => fill.text.slice(typed).trim() === "");
+    const fits = candidate.every((fill) => fill.text.startsWith(typed));
+    const isEmpty = isDone(candidate) && candidate.every((fill) => fill.text.slice(typed.length).trim() === "");
     if (number !== shown && (!fits || isEmpty || (seen.has(text) && isDone(candidate)))) {
       return [];
     }
