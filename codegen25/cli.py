@@ -434,6 +434,35 @@ def export(model: str, to: str, out: Path) -> None:
 
 
 @cli.command()
+@click.argument("model", metavar="OWNER/MODEL")
+@click.option("--bits", type=click.Choice(["4", "8"]), default="8", help="Of every weight, rounded on the way.")
+@click.option("--whole", is_flag=True, help="As published: for a GPU, for export and training.")
+@click.option("--accept-license", is_flag=True, help="You have read its licence and accept it.")
+@json_option
+def fetch(model: str, bits: str, whole: bool, accept_license: bool, as_json: bool) -> None:
+    """Fetch a model from the Hugging Face Hub into the cache, so that --model OWNER/MODEL runs offline.
+
+    Every file is held to the hash that the hub lists. Stopped, it goes on where it was the next time. HF_ENDPOINT,
+    HF_TOKEN and HF_HUB_OFFLINE are followed. A newer commit takes the place of an older one.
+
+    \b
+    Examples:
+      codegen25 fetch Salesforce/codegen25-7b-mono_P --bits 4
+      codegen25 fetch Salesforce/codegen25-7b-instruct_P --accept-license
+      codegen25 fetch Salesforce/codegen25-7b-multi_P --whole
+    """
+    from codegen25.model.hub import fetch as fetch_quantized
+    from codegen25.model.hub import fetch_whole
+
+    if whole:
+        folder = fetch_whole(model, accept=accept_license)
+    else:
+        folder = fetch_quantized(model, int(bits), accept=accept_license)
+    if as_json:
+        write_json({"model": model, "folder": str(folder), "bits": None if whole else int(bits)})
+
+
+@cli.command()
 @click.argument("model")
 @click.option("--bits", type=click.Choice(["4", "8"]), required=True, help="Of every weight.")
 @click.option("--out", type=FOLDER, required=True, help="A new folder.")

@@ -80,24 +80,41 @@ def load(
     bits: int | None = None,
     notice: Callable[[str], None] = say,
 ) -> Model:
-    """A model by folder, GGUF file, hub id in the local cache, or built-in name.
+    """A model by folder, GGUF file, built-in name, or hub id, which is fetched when it is not in the cache.
 
     On "cpu" it runs in the native engine, on `threads` cores (by default all); weights that are not quantized are
     rounded to `bits` (8 by default, or 4). On another device, or in a `dtype` (float32, bfloat16, float16), it runs in
     PyTorch. Raises `CodegenError` when there is no such model, when its files are damaged, or when PyTorch is missing.
     """
     from codegen25.engine.cpu import build, open_source
-    from codegen25.model.folder import check_vocab, resolve
+    from codegen25.model.cached import fetched
+    from codegen25.model.folder import check_vocab
 
-    path = resolve(name)
+    path = find(name, device=device, dtype=dtype, bits=bits, notice=notice)
     if device != "cpu" or dtype is not None:
         if threads is not None or bits is not None:
             raise UsageError("threads and bits are settings of the native engine; leave them, or device and dtype, out")
         return _load_torch(path, device, dtype or "bfloat16", notice)
+    bits = None if path == fetched(name, bits) else bits  # it is in those already
     source = open_source(path, notice)
     tokenizer = source.tokenizer()
     check_vocab(source.config, tokenizer, path)
     return Model(build(source, threads=threads, bits=bits, window=MAX_WINDOW, notice=notice), tokenizer)
+
+
+def find(
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    bits: int | None = None,
+    notice: Callable[[str], None] = say,
+) -> Path:
+    """The folder or file that `load` reads, fetched first where it must be. Raises `CodegenError`."""
+    from codegen25.engine.cpu import BITS
+    from codegen25.model.hub import runnable, whole
+
+    return runnable(name, bits, BITS, notice) if device == "cpu" and dtype is None else whole(name, notice)
 
 
 def _load_torch(path: Path, device: str, dtype: str, notice: Callable[[str], None]) -> Model:

@@ -218,15 +218,15 @@ def _engine(flags: dict[str, Any], *, by_suffix: bool) -> tuple[Engine, dict[str
         if by_suffix:
             endpoint.check_suffix()
         return endpoint, {"model": endpoint.model, "endpoint": endpoint.url, "template": template}
-    from codegen25.complete import load
+    from codegen25.complete import find, load
     from codegen25.evaluate.runs import weights
-    from codegen25.model.folder import resolve
 
     if flags["template"]:
         raise UsageError("--template is for an --endpoint; a model here is asked in its own format")
     name = flags["model"] or "nano"
     settings = {key: flags[key] for key in ("device", "threads", "bits")}
-    origin = {"model": name, "weights": weights(resolve(name)), "device": flags["device"], "bits": flags["bits"]}
+    path = find(name, device=flags["device"], bits=flags["bits"])
+    origin = {"model": name, "weights": weights(path), "device": flags["device"], "bits": flags["bits"]}
     return load(name, **settings), origin
 
 

@@ -24,7 +24,7 @@ def flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 model_option = click.option(
-    "--model", default="nano", help="A model folder, a GGUF file, a hub id in the local cache, or a built-in name."
+    "--model", default="nano", help="A model folder, a GGUF file, a hub id (OWNER/MODEL), or a built-in name."
 )
 # What servers say of the texts they give out; those of `complete` are in `cli`.
 attribution_options = flags(

@@ -54,11 +54,14 @@ def random_llama(config: ModelConfig, *, seed: int = 0, std: float = 0.3) -> Lla
     return model
 
 
-def write_publisher_folder(folder: Path, *, safetensors: bool = True, bins: bool = True, **changes: Any) -> Llama:
+def write_publisher_folder(
+    folder: Path, *, safetensors: bool = True, bins: bool = True, shape: ModelConfig = SHAPE, **changes: Any
+) -> Llama:
     """Write the folder, `changes` over its config.json; returns the model whose weights it holds."""
     folder.mkdir()
-    model = random_llama(SHAPE)
-    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
+    model = random_llama(shape)
+    sizes = {key: value for key, value in shape.to_hf().items() if key in CONFIG}
+    (folder / "config.json").write_text(json.dumps(CONFIG | sizes | changes))
     (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     (folder / "tokenization_codegen25.py").write_text('raise RuntimeError("the custom tokenizer was imported")\n')
     if bins:
@@ -72,8 +75,8 @@ def write_shards(folder: Path, model: Llama, stem: str, suffix: str) -> None:
     """Three fp32 shards and their index; the `.bin` ones with the buffers that old transformers wrote."""
     state = {n if n == "lm_head.weight" else f"model.{n}": p.detach() for n, p in model.named_parameters()}
     if suffix == ".bin":
-        for layer in range(SHAPE.layers):
-            state[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(SHAPE.head_dim // 2)
+        for layer in range(model.config.layers):
+            state[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(model.config.head_dim // 2)
     weight_map: dict[str, str] = {}
     for i in range(3):
         file = f"{stem}-{i + 1:05}-of-00003{suffix}"

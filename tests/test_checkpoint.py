@@ -382,19 +382,20 @@ def test_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = tmp_path / "hub" / "models--owner--model" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").touch()
     (refs := snapshot.parent.parent / "refs").mkdir()
     (refs / "main").write_text("a" * 40)
     assert resolve("tiny") == tmp_path / "models" / "tiny"
     assert resolve("mine") == Path("mine")
     assert resolve("owner/model") == snapshot
-    for name, remedy in {"owner/other": "hf download owner/other", "nothing": "nano", "a/b/c": "hub id"}.items():
+    for name, remedy in {"owner/other": "codegen25 fetch owner/other", "nothing": "nano", "a/b/c": "hub id"}.items():
         with pytest.raises(CodegenError) as error:
             resolve(name)
         one_line(error, name, remedy)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CodegenError) as error:
         resolve("owner/model")
-    one_line(error, "owner/model", "pip install huggingface_hub")
+    one_line(error, "owner/model", "codegen25 fetch owner/model")
 
 
 # -------------------------------------------------------------------------------------------------- publisher's faults

@@ -57,6 +57,11 @@ def _open(path: Path) -> tuple[list[str], Callable[[str], Tensor]]:
     return list(state), state.__getitem__
 
 
+def tensor_names(path: Path) -> list[str]:
+    """The tensors that a file holds. Raises `CodegenError` when it is damaged or holds anything else."""
+    return _open(path)[0]
+
+
 def read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of one file, views of it. Raises `CodegenError` when it is damaged or holds anything else."""
     names, get = _open(path)

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from codegen25.config import ModelConfig
 from codegen25.errors import CodegenError
-from codegen25.model.checkpoint import read_file, write_json
+from codegen25.model.checkpoint import read_file, tensor_names, write_json
 from codegen25.model.folder import checked, stored_name
 from codegen25.model.packed import pack
 from codegen25.model.plan import Packing, check_shape, packing_of
 from codegen25.model.rounding import round_to_nearest
 
 STRIP_BYTES = 4 << 20  # of fp32: what a rounding's many passes find in the cache
+Show = Callable[[str, int, int], None]  # (a file's name, its tensors that are done, all of them)
 TOO_LARGE = "is too large for fp16 scales; use the model as it is"
 
 
@@ -40,13 +41,18 @@ class WeightFile:
 
 
 def convert(
-    files: Sequence[WeightFile], config: ModelConfig, plan: Mapping[str, Packing], out: Path, origin: Path | str
+    files: Sequence[WeightFile],
+    config: ModelConfig,
+    plan: Mapping[str, Packing],
+    out: Path,
+    origin: Path | str,
+    show: Show = lambda file, done, total: None,
 ) -> None:
     """Write the quantized weights of `files` into the folder `out`, as one safetensors file or shards and an index.
 
     Raises `CodegenError` for damaged files, where they and the config disagree, and for numbers that cannot be stored.
     """
-    _Conversion(files, config, plan, out, origin).run()
+    _Conversion(files, config, plan, out, origin, show).run()
 
 
 def quantized(tensor: Tensor, packing: Packing, key: str) -> tuple[Tensor, Tensor]:
@@ -80,7 +86,9 @@ class _Conversion:
         plan: Mapping[str, Packing],
         out: Path,
         origin: Path | str,
+        show: Show,
     ) -> None:
+        self.show = show
         self.files, self.config, self.plan, self.out, self.origin = files, config, plan, out, origin
         self.packed: dict[str, Tensor] = {}
         self.shapes: dict[str, list[int]] = {}  # as stored in the source file that is being read
@@ -116,7 +124,9 @@ class _Conversion:
                 continue
             self.shapes = {}
             path = file.get()
-            for name, tensor in read_file(path):
+            names = tensor_names(path)
+            for done_tensors, (name, tensor) in enumerate(read_file(path)):
+                self.show(file.name, done_tensors, len(names))
                 if not tensor.is_floating_point():
                     raise CodegenError(f"{self.origin}: tensor {name} is not floating point; use an unquantized model")
                 self.shapes[name] = list(tensor.shape)

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from codegen25.config import ModelConfig
 from codegen25.errors import CodegenError
+from codegen25.model.cached import HUB_ID, WHOLE, fetched
 from codegen25.tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).parent.parent / "models"
@@ -31,31 +32,39 @@ T = TypeVar("T", bound=Shaped)
 
 
 def resolve(name: str) -> Path:
-    """What `name` means: a folder, a GGUF file, a built-in model, or a hub id in the local Hugging Face cache.
+    """What `name` means: a folder, a GGUF file, a built-in model, or a hub id that is here already.
 
-    Nothing is downloaded. Raises `CodegenError` when there is no such model.
+    Of a hub id the published weights go before quantized ones. Nothing is downloaded (`hub.py` does). Raises
+    `CodegenError` when there is no such model.
     """
     if (path := Path(name)).is_dir() or is_gguf(path):
         return path
     if re.fullmatch(r"[\w-][\w.-]*", name) and (BUILT_IN / name).is_dir():
         return BUILT_IN / name
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or name.endswith(".gguf"):
+    if not HUB_ID.fullmatch(name) or name.endswith(".gguf"):
         raise CodegenError(
             f"{name}: no such folder or built-in model; name a folder, a GGUF file, a hub id (owner/model) or nano"
         )
+    if found := whole_here(name) or fetched(name):
+        return found
+    raise CodegenError(f"{name}: no such folder, and not in the cache; run `codegen25 fetch {name}`")
+
+
+def whole_here(name: str) -> Path | None:
+    """The published weights of a hub id, where our cache or the hub's own has them."""
+    if kept := fetched(name, WHOLE):
+        return kept
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError as error:
-        raise CodegenError(
-            f"{name}: no such folder, and hub ids need huggingface_hub; pip install huggingface_hub, or name a folder"
-        ) from error
+    except ImportError:
+        return None
     try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError) as error:
-        raise CodegenError(
-            f"{name}: no such folder, and not in the local Hugging Face cache; run `hf download {name}`"
-        ) from error
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=["config.json"]))
+        weight_files(folder)
+    except (LocalEntryNotFoundError, ValueError, CodegenError):  # of a download that was stopped
+        return None
+    return folder
 
 
 def is_gguf(path: Path) -> bool:
