@@ -97,6 +97,9 @@ def train(as_json: bool, tensorboard: bool, adapt: Path | None, **flags: Any) ->
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     given = _given()
+    from codegen25.train.allocator import keep_freed_memory
+
+    keep_freed_memory()
     if adapt is not None:
         _adapt(adapt, given, as_json)
         return
