@@ -14,7 +14,7 @@ CODEGEN25 := $(BIN)/codegen25
 # What the native engine is built from; when it changes, it is built again.
 NATIVE := CMakeLists.txt $(wildcard codegen25/native/*)
 
-.PHONY: try test test-all vscode web sanitize check lint format venv nano clean
+.PHONY: try test test-all vscode web sanitize check lint format venv nano ablation clean
 
 ## try: set up, then show a completion and an infill of a real file, offline
 try: $(VENV)/.run
@@ -136,6 +136,36 @@ $(NANO)/single-line/scores.json: $(NANO)/quantized
 	$(CODEGEN25) eval infilling --model $< --tasks 200 --out $(@D)
 
 $(NANO)/likelihood.json: $(NANO)/quantized $(NANO)/heldout.jsonl
+	$(CODEGEN25) eval perplexity $(NANO)/heldout.jsonl --model $< --files 40 --characters 3000 --spans --json >$@.part
+	mv $@.part $@
+
+# What helps: nano goes on for so many tokens of Python with the flags of the recipe, and with one thing changed in each.
+ABLATION_TOKENS ?= 60k
+ABLATION_base :=
+ABLATION_spans-alone := --no-prefix-loss
+ABLATION_no-context := --no-context-loss
+ABLATION_rate-half := --infill-rate 0.5
+ABLATION_no-suffix-first := --mixture dense=0.45,anchored=0.55
+ABLATION_no-dense := --mixture suffix_first=0.4,anchored=0.6
+ABLATION_codegen2 := --mixture line=0.6,cursor=0.15,character=0.25
+ABLATION_syntax := --mixture suffix_first=0.3,dense=0.3,anchored=0.1,syntax=0.3
+ABLATION_muon := --optimizer muon
+ABLATION_gentle := --rate 1e-4
+ABLATION_no-decay := --decay 0
+ABLATIONS := $(patsubst ABLATION_%,%,$(filter-out ABLATION_TOKENS,$(filter ABLATION_%,$(.VARIABLES))))
+
+## ablation: what each part of the recipe brings (about five minutes for each; docs/results.md has the table)
+ablation: $(ABLATIONS:%=$(NANO)/ablation/%/likelihood.json) $(ABLATIONS:%=$(NANO)/ablation/%/single-line/scores.json)
+
+.PRECIOUS: $(NANO)/ablation/%/model
+$(NANO)/ablation/%/model: $(NANO)/mono.jsonl
+	$(TRAIN) --data $< --init $(NANO_FROM) --stage mono --out $(@D) --tokens $(ABLATION_TOKENS) \
+		--documents-per-step 14 $(NANO_FLAGS) --warmup 3 $(ABLATION_$*)
+
+$(NANO)/ablation/%/single-line/scores.json: $(NANO)/ablation/%/model
+	$(CODEGEN25) eval infilling --model $< --tasks 100 --out $(@D)
+
+$(NANO)/ablation/%/likelihood.json: $(NANO)/ablation/%/model $(NANO)/heldout.jsonl
 	$(CODEGEN25) eval perplexity $(NANO)/heldout.jsonl --model $< --files 40 --characters 3000 --spans --json >$@.part
 	mv $@.part $@
 
