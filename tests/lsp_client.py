@@ -1,4 +1,4 @@
-"""A client of `codegen25 lsp` that speaks JSON-RPC by hand, to a process of the real command."""
+"""A client of language servers that speaks JSON-RPC by hand, to a process of the real command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,14 +16,13 @@ URI = "file:///work/sample.py"
 INLINE: dict[str, Any] = {"textDocument": {"inlineCompletion": {}}}
 
 
-class Client:
-    """`told`: the notifications that have come, in order."""
+class Server:
+    """Some language server. `told`: the notifications that have come, in order; its own requests are left open."""
 
-    def __init__(self, model: Path | str, log: Path, *arguments: str) -> None:
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self._log = log.open("wb")
-        command = [sys.executable, "-m", "codegen25", "lsp", "--model", str(model), "--threads", "1", *arguments]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0, env=env
         )
         self.told: list[dict[str, Any]] = []
         self._answers: dict[int, dict[str, Any]] = {}
@@ -78,7 +78,7 @@ class Client:
         """Take one message in."""
         message = self._came.get(timeout=240)
         assert message is not None, "the server has gone"
-        if "id" in message:
+        if "id" in message and "method" not in message:
             self._answers[message["id"]] = message
         else:
             self.told.append(message)
@@ -88,7 +88,13 @@ class Client:
         assert "error" not in answered, answered
         return answered["result"]
 
-    # ------------------------------------------------------------------------------------------------------------- LSP
+
+class Client(Server):
+    """`codegen25 lsp` and what editors do with it."""
+
+    def __init__(self, model: Path | str, log: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "codegen25", "lsp", "--model", str(model), "--threads", "1", *arguments]
+        super().__init__(command, log)
 
     def begin(
         self, capabilities: dict[str, Any] | None = None, encodings: list[str] | None = None, **options: Any
