@@ -9,14 +9,29 @@ from typing import TYPE_CHECKING
 import click
 
 from codegen25.errors import CodegenError, say
-from codegen25.options import attribution_options, loading, model_option
+from codegen25.options import attribution_options, flags, loading, model_option
 from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
     from codegen25.complete import Model
+    from codegen25.engine.backend import Facts
     from codegen25.serve.attribution import Attribution
+    from codegen25.serve.runner import Elsewhere
+    from codegen25.serve.upstream_pool import Pool
 
 FOLDER = click.Path(path_type=Path)
+
+upstream_options = flags(
+    click.option(
+        "--upstream", multiple=True, metavar="URL",
+        help="Run the model on this server instead, as vLLM's; repeatable. --model then needs no weights.",
+    ),
+    click.option("--upstream-key-file", type=FOLDER, help="The key that upstreams ask for."),
+    click.option(
+        "--upstream-timeout", type=click.FloatRange(min=0, min_open=True), default=60.0,
+        help="Seconds that an upstream may say nothing.",
+    ),
+)  # fmt: skip
 
 
 @click.command()
@@ -33,12 +48,14 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), default=300.0, help="For any answer.")
 @click.option("--log-text", is_flag=True, help="Put the code of requests and answers into the log.")
 @attribution_options
+@upstream_options
 @loading
 @needs_extra("serve", "serve")
 def serve(
     model: str, name: str | None, host: str, port: int, api_key_file: Path | None, no_api_key: bool,
     allow_origin: tuple[str, ...], allow_host: tuple[str, ...], queue: int, max_tokens: int, max_seconds: float,
-    log_text: bool, index: Path | None, policy: str | None, device: str, threads: int | None, bits: int | None,
+    log_text: bool, index: Path | None, policy: str | None, upstream: tuple[str, ...], upstream_key_file: Path | None,
+    upstream_timeout: float, device: str, threads: int | None, bits: int | None,
 ) -> None:  # fmt: skip
     """Serve MODEL to editors and programs: OpenAI's, llama.cpp's, Ollama's, Tabby's and Continue's interfaces.
 
@@ -51,6 +68,7 @@ def serve(
       codegen25 serve --model codegen25-7b-int8 --port 9000
       codegen25 serve --host 0.0.0.0 --api-key-file keys.txt
       codegen25 serve --index starter --policy permissive
+      codegen25 serve --model exported --upstream http://gpu-1:8000 --upstream http://gpu-2:8000
     """
     from codegen25.serve.app import Access
     from codegen25.serve.limits import Limits
@@ -64,7 +82,14 @@ def serve(
     keys = read_keys(api_key_file) if api_key_file else ()
     limits = Limits(queue=queue, tokens=max_tokens, answer_seconds=max_seconds)
 
-    def load() -> Model:
+    pool = _pool(upstream, upstream_key_file, is_local=device != "cpu" or threads is not None or bits is not None)
+
+    def load() -> Model | Elsewhere:
+        if pool:
+            from codegen25.serve.upstream_model import open_upstream
+
+            key = read_keys(upstream_key_file)[0].decode() if upstream_key_file else None
+            return open_upstream(model, pool, key, upstream_timeout)
         from codegen25.complete import load as load_model
 
         return load_model(model, device=device, threads=threads, bits=bits)
@@ -74,11 +99,29 @@ def serve(
     sock = bind(host, port, limits.stall_seconds)
     hosts = (*allow_host, host)
     service = Service(name or _short(model), load, limits, log_text=log_text, attribute=attribute)
+    if pool:
+        from codegen25.serve.upstream_metrics import UpstreamFigures
+
+        service.metrics.registry.register(UpstreamFigures(pool))
     where = f"http://{host if ':' not in host else f'[{host}]'}:{sock.getsockname()[1]}"
     run(service, Access(keys, allow_origin, hosts), sock, lambda: say(f"{service.name} at {where}, see {where}/docs"))
 
 
-def _attribution(index: Path | None, policy: str | None) -> Callable[[Model], Attribution] | None:
+def _pool(urls: tuple[str, ...], key_file: Path | None, *, is_local: bool) -> Pool | None:
+    """The servers to ask; None for a model of our own."""
+    from codegen25.serve.upstream import address
+    from codegen25.serve.upstream_pool import Pool
+
+    if not urls:
+        if key_file:
+            raise click.UsageError("--upstream-key-file is for servers that --upstream names; name one.")
+        return None
+    if is_local:
+        raise click.UsageError("--device, --threads and --bits are for a model that runs here; leave --upstream out.")
+    return Pool([address(url) for url in urls])
+
+
+def _attribution(index: Path | None, policy: str | None) -> Callable[[Facts], Attribution] | None:
     """What --index and --policy ask for."""
     if index is None and policy is None:
         return None

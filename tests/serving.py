@@ -16,11 +16,13 @@ from native_model import twins
 
 from codegen25.complete import Model
 from codegen25.config import ModelConfig
+from codegen25.engine.backend import Facts
 from codegen25.engine.cpu import CpuBackend
 from codegen25.serve.app import Access, make_app
 from codegen25.serve.attribution import Attribution
 from codegen25.serve.limits import Limits
 from codegen25.serve.run import Patient, bind
+from codegen25.serve.runner import Elsewhere
 from codegen25.serve.service import Service
 from codegen25.tokenizer import family
 
@@ -87,11 +89,11 @@ class Running:
 @contextmanager
 def serving(
     *,
-    load: Callable[[], Model] = small_model,
+    load: Callable[[], Model | Elsewhere] = small_model,
     limits: Limits | None = None,
     access: Access | None = None,
     log_text: bool = False,
-    attribute: Callable[[Model], Attribution] | None = None,
+    attribute: Callable[[Facts], Attribution] | None = None,
 ) -> Iterator[Running]:
     limits = limits or Limits(tokens=256)
     sock = bind("127.0.0.1", 0, limits.stall_seconds)

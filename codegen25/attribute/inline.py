@@ -12,6 +12,7 @@ from codegen25.attribute.index import Index, vocabulary_hash
 from codegen25.attribute.policy import PolicyGuard, read_policy
 from codegen25.attribute.trace import Match, Tracer
 from codegen25.complete import Model
+from codegen25.engine.backend import Facts
 from codegen25.engine.scheduler import Scheduler
 from codegen25.errors import UsageError
 from codegen25.tokenizer import family
@@ -20,7 +21,7 @@ from codegen25.tokenizer import family
 class Inline:
     """An index that is open beside a model. `guard` makes what watches an answer; None without a policy."""
 
-    def __init__(self, folder: Path, policy: str | None, model: Model) -> None:
+    def __init__(self, folder: Path, policy: str | None, model: Facts) -> None:
         """`policy` names one, or a file. Raises CodegenError for an index of neither the model's nor our vocabulary."""
         index = Index.open(folder)
         self._shared = vocabulary_hash(model.tokenizer) == index.vocabulary
@@ -37,6 +38,7 @@ class Inline:
     def drafting(self) -> Model:
         """The model with drafts from the corpus, where it has the index's vocabulary; otherwise as it is."""
         model = self._model
+        assert isinstance(model, Model), "drafts are for a model that runs here"
         if not self._shared:
             return model
         drafts = [CorpusDraft(self.tracer.index, model.tokenizer)]
@@ -53,7 +55,7 @@ class Inline:
             return [to_json(match) for match in self.of(text)]
 
 
-def beside(folder: Path | None, policy: str | None) -> Callable[[Model], Inline]:
+def beside(folder: Path | None, policy: str | None) -> Callable[[Facts], Inline]:
     """What opens the index beside a model, for a server; what is wrong with it or with the policy is said now.
 
     Raises UsageError for a policy without an index, and CodegenError.
@@ -64,7 +66,7 @@ def beside(folder: Path | None, policy: str | None) -> Callable[[Model], Inline]
     if policy is not None:
         read_policy(policy)
 
-    def opened(model: Model) -> Inline:
+    def opened(model: Facts) -> Inline:
         inline = Inline(folder, policy, model)
         # Read now, and then by all threads, none of which has to wait for it.
         _ = [shard.origins for shard in inline.tracer.index.shards]

@@ -142,13 +142,33 @@ class Answer:
             token = self._guarded(request.guard, logits, token)
             if self.finish:
                 return token, Piece(self.number, self._held, None, 0.0, self.finish, counts=self.counts)
+        logprob = 0.0 if token in request.stop_ids else sampling.logprob(logits, token)
+        return token, self._take(token, logprob, now)
+
+    def accept(self, token: int, logprob: float, now: float) -> Piece:
+        """`take` for a token that was chosen elsewhere. None can be chosen in its place: a guard that refuses it ends
+        the answer in front of it."""
+        guard = self.request.guard
+        if guard is not None and token not in self.request.stop_ids:
+            self._bytes += self._fresh(token)
+            if not guard.allows(self._bytes):
+                self.counts.refused += 1
+                return self.close("content_filter")
+        return self._take(token, logprob, now)
+
+    def close(self, finish: Finish, stop_id: int | None = None) -> Piece:
+        """The last piece of an answer that ends here, for a reason from elsewhere or by the token `stop_id`."""
+        self.finish = finish
+        return Piece(self.number, self._held, None, 0.0, finish, stop_id, counts=self.counts)
+
+    def _take(self, token: int, logprob: float, now: float) -> Piece:
+        request = self.request
         if token in request.stop_ids:
-            self.finish = "stop"
-            return token, Piece(self.number, self._held, None, 0.0, "stop", token, counts=self.counts)
+            return self.close("stop", token)
         if request.sampling.repetition_penalty != 1.0:
             self._seen.add(token)
         late = request.deadline is not None and now >= request.deadline
-        return token, self._accept(token, sampling.logprob(logits, token), late)
+        return self._put(token, logprob, late)
 
     def _choose(self, raw: sampling.Row) -> int:
         choice = self.request.sampling
@@ -182,7 +202,7 @@ class Answer:
         """What a token adds to the answer: its bytes, less those that only repeat the prompt."""
         return self._tokenizer.token_bytes(token)[len(self.required) :]
 
-    def _accept(self, token: int, logprob: float, late: bool) -> Piece:
+    def _put(self, token: int, logprob: float, late: bool) -> Piece:
         """Put a token's bytes behind the answer, less those that only repeat the prompt."""
         spelled = self._tokenizer.token_bytes(token)
         fresh = spelled[len(self.required) :] if self.required else spelled

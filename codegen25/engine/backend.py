@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen25.config import ModelConfig
+from codegen25.tokenizer import Tokenizer
 
 Logits = NDArray[np.float32]
 # (sequence, its new token ids, whether the logits of all of them are wanted or only those of the last)
@@ -56,4 +57,24 @@ class Backend(Protocol):
 
     def free(self, sequence: int) -> None:
         """Give the sequence's cache back; the number may be used again."""
+        ...
+
+
+class Facts(Protocol):
+    """What is known of a model that need not run here: enough to write prompts for it and to read its answers."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def window(self) -> int:
+        """Tokens of a prompt and its answer together."""
+        ...
+
+    @property
+    def span_vocabulary(self) -> NDArray[np.bool_]:
+        """What may come inside a span, bool [V]."""
         ...

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from codegen25.complete import Model
 from codegen25.engine.answer import Counts, Finish, Guard, Piece, Request
@@ -16,8 +17,8 @@ from codegen25.serve.ask import Ask
 from codegen25.serve.attribution import Attribution, Spans
 from codegen25.serve.prompts import Prompt, Prompts
 from codegen25.serve.refusal import Refusal
-from codegen25.serve.runner import Mailbox, Runner
-from codegen25.serve.scoring import Scored, Scorer
+from codegen25.serve.runner import Elsewhere, Mailbox, Runner, Running
+from codegen25.serve.scoring import Scored
 from codegen25.serve.suggested import Suggested, Suggestion
 from codegen25.serve.tidy import Tidy
 
@@ -91,7 +92,7 @@ class _State:
 
     choice: int
     tidy: Tidy | None
-    scorer: Scorer | None = None
+    scorer: Any = None  # of the runner
     seen: list[int] = field(default_factory=list)  # tokens that have come
     text: list[str] = field(default_factory=list)
 
@@ -100,7 +101,7 @@ class Answering:
     """Answers on one model. Its methods belong to one event loop. `attribution` says where answers come from."""
 
     def __init__(
-        self, model: Model, on_broken: Callable[[BaseException], None], seconds: float,
+        self, model: Model | Elsewhere, on_broken: Callable[[BaseException], None], seconds: float,
         attribution: Attribution | None = None,
     ) -> None:  # fmt: skip
         self.model = model
@@ -121,7 +122,7 @@ class Answering:
         """The tokens of the prompt that `echo` gives back, with log-probabilities."""
         prompt = self.prompts.of(ask)
         ids = prompt.request.prompt
-        scorer = Scorer(self.model.backend, ask.logprobs or 0)
+        scorer = self.runner.scorer(ask.logprobs or 0)
         try:
             scored = await self.runner.score(scorer, ids)
         finally:
@@ -154,7 +155,7 @@ class Answering:
         self._stop_warming()
         prompt = self.prompts.of(ask)
         usage.trimmed = prompt.trimmed
-        with Mailbox(self.runner) as box:
+        with Mailbox(self.runner, is_streamed=ask.stream, has_logprobs=ask.is_scored) as box:
             if ask.client is not None:
                 self._current[ask.client] = box
             alarm = asyncio.get_running_loop().call_later(self._seconds, box.end, _too_late(self._seconds))
@@ -306,9 +307,9 @@ class Answering:
 class _Scoring:
     """Log-probabilities of the answers to one request, for those who asked for them."""
 
-    def __init__(self, runner: Runner, ask: Ask, request: Request) -> None:
+    def __init__(self, runner: Running, ask: Ask, request: Request) -> None:
         self._runner, self._ask, self._prompt = runner, ask, request.prompt
-        self._scorers: list[Scorer] = []
+        self._scorers: list[Any] = []
 
     async def of(self, state: _State, tokens: tuple[Scored, ...], end: int | None) -> tuple[Scored, ...]:
         """The same tokens with the likeliest beside each, and the token `end` that ended the answer, if one did."""
@@ -317,7 +318,7 @@ class _Scoring:
             state.seen += ids
             return tokens
         if state.scorer is None:
-            state.scorer = Scorer(self._runner.model.backend, self._ask.logprobs or 0)
+            state.scorer = self._runner.scorer(self._ask.logprobs or 0)
             self._scorers.append(state.scorer)
             await self._runner.score(state.scorer, [*self._prompt, *state.seen], is_wanted=False)
         state.seen += ids

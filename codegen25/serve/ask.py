@@ -29,6 +29,7 @@ class Ask:
     `parts`: one text to be continued, or the n + 1 texts around n holes. `ids` may stand in its place; they are taken
     as they are. `best_of` answers are made and the `n` likeliest by mean log-probability given. `logprobs`: how many
     likely tokens to give beside each; None for none. `patience`: seconds after which an answer ends at the next line.
+    Tokens of text are never those of `banned`, and only those of `allowed` where it is given. `has_ids`: they are told.
 
     `is_typing`: somebody types and looks at it, so that the prompt may be the one of the key before, grown; what was
     just suggested is not asked again. `tidy`: nothing that repeats the text behind the cursor. `client`: whose new
@@ -46,6 +47,8 @@ class Ask:
     echo: bool = False
     stream: bool = False
     banned: frozenset[int] = frozenset()
+    allowed: frozenset[int] | None = None
+    has_ids: bool = False
     extra: tuple[Extra, ...] = ()
     lines: Lines = "any"
     least_indent: int = 0
@@ -59,6 +62,11 @@ class Ask:
     def is_remembered(self) -> bool:
         """Whether anything of it is kept for the next key; of texts without end nothing is."""
         return self.is_typing and sum(map(len, self.parts)) <= LARGEST_REMEMBERED
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the log-probabilities of its tokens matter."""
+        return self.logprobs is not None or self.best_of > self.n
 
     @property
     def holes(self) -> int:

@@ -1,7 +1,8 @@
 """OpenAI's dialect: `/v1/completions` and `/v1/models`.
 
 https://platform.openai.com/docs/api-reference/completions. Ours beside it: `parts` (the n + 1 texts around n holes),
-`lines`, `top_k`, `min_p`, `repetition_penalty`, and `X-Client-Id`. Temperature is 0 for a single answer and 1 for
+`lines`, `top_k`, `min_p`, `repetition_penalty`, and `X-Client-Id`; vLLM's `allowed_token_ids`, and for prompts of ids
+its `return_token_ids`. Temperature is 0 for a single answer and 1 for
 several unless it is given: editors leave it out, and want the likeliest code.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from codegen25.serve.attribution import Spans, member, placed
 from codegen25.serve.fields import Fields, is_ids
 from codegen25.serve.openai_logprobs import Logprobs
 from codegen25.serve.refusal import Refusal, unknown_model
+from codegen25.serve.scoring import Scored
 from codegen25.serve.service import Service
 from codegen25.serve.wire import Call, Dialect, Frames
 
@@ -129,6 +131,7 @@ def read(service: Service, call: Call) -> list[Ask]:
         stop=fields.stop(limits.stop), n=n, best_of=best_of,
         logprobs=fields.whole("logprobs", 0, 0, 5) if "logprobs" in fields else None,
         echo=fields.flag("echo"), stream=stream, banned=_banned(fields), lines=choices.lines(fields, "any"),
+        allowed=frozenset(fields.ids("allowed_token_ids")) if "allowed_token_ids" in fields else None,
         client=call.client, is_typing=call.client is not None,
     )  # fmt: skip
     return [_with_prompt(service, common, prompt, fields) for prompt in _prompts(fields, limits.prompts)]
@@ -178,7 +181,7 @@ def _with_prompt(service: Service, common: Ask, prompt: Any, fields: Fields) -> 
             raise fields.refuse("best_of", "is for one hole; leave it out")
         return replace(common, parts=prompt, tidy=len(prompt) == 2 and common.logprobs is None)
     if isinstance(prompt, list) and "suffix" not in fields:
-        return replace(common, ids=tuple(prompt))
+        return replace(common, ids=tuple(prompt), has_ids=fields.flag("return_token_ids"))
     text = prompt if isinstance(prompt, str) else service.served.answering.model.tokenizer.decode(prompt)
     is_plain = common.logprobs is None and not common.echo
     if "suffix" in fields:
@@ -210,6 +213,10 @@ def _row(
     return row | ({"hole": hole} if ask.holes > 1 else {})
 
 
+def _ids(ask: Ask, tokens: Sequence[Scored]) -> dict[str, Any]:
+    return {"token_ids": [token.id for token in tokens]} if ask.has_ids else {}
+
+
 def _behind_echo(spans: Spans | None, echo: str) -> Spans | None:
     """Attribution in the characters of the text that a choice gives, which may begin with the prompt."""
     return placed(spans, len(echo)) if spans and echo else spans
@@ -224,7 +231,7 @@ async def _whole(service: Service, call: Call, ask: Ask) -> list[dict[str, Any]]
     def row(choice: Choice) -> Any:
         said = None if logprobs is None else logprobs.copy().more(choice.tokens)
         spans = _behind_echo(choice.attribution, text)
-        return _row(text + choice.text, 0, said, choice.finish, ask, choice.hole, spans)
+        return _row(text + choice.text, 0, said, choice.finish, ask, choice.hole, spans) | _ids(ask, choice.tokens)
 
     return [row(choice) for choice in answers]
 
@@ -262,16 +269,18 @@ async def _frames(
                 made = logprobs[number, choice, hole] = echoed.copy()
                 said = made.taken()
             if ask.echo and hole == 0:
-                yield head.around([_row(_echo_text(service, ask), index, said, None, ask, hole)]) | usage
+                row = _row(_echo_text(service, ask), index, said, None, ask, hole)
+                yield head.around([row | _ids(ask, ())]) | usage
     async for number, news in choices.merged([service.news(call, ask) for ask in asks]):
         said, ask = None, asks[number]
         if (number, news.choice, news.hole) in logprobs:
             said = logprobs[number, news.choice, news.hole].more(news.tokens)
-        elif not (news.text or news.finish):
+        elif not (news.text or news.finish or ask.has_ids):
             continue
         index = _index(asks, number, news.choice, news.hole)
         spans = _behind_echo(news.attribution, "" if news.hole else _echo_text(service, ask))
-        yield head.around([_row(news.text, index, said, news.finish, ask, news.hole, spans)]) | usage
+        row = _row(news.text, index, said, news.finish, ask, news.hole, spans)
+        yield head.around([row | _ids(ask, news.tokens)]) | usage
     if include_usage:
         yield head.around([], call.usage)
 

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen25 import infill
-from codegen25.complete import ANCHOR_LINES, Model
+from codegen25.complete import ANCHOR_LINES
 from codegen25.editing import MOST_CHARACTERS
 from codegen25.engine import healing
 from codegen25.engine.answer import Request
+from codegen25.engine.backend import Facts
 from codegen25.infill import Holes
 from codegen25.serve.ask import Ask
 from codegen25.serve.refusal import Refusal
@@ -36,7 +37,7 @@ class Prompt:
 class Prompts:
     """Makes prompts for one model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Facts) -> None:
         self.model, self.tokenizer = model, model.tokenizer
         self.sessions = Sessions(model)
         self._text_vocabulary = np.zeros(model.config.vocab_size, dtype=np.bool_)
@@ -69,12 +70,17 @@ class Prompts:
 
     def _vocabulary(self, ask: Ask, is_span: bool) -> NDArray[np.bool_]:
         vocabulary = self.model.span_vocabulary if is_span else self._text_vocabulary
-        if not ask.banned:
+        if not ask.banned and ask.allowed is None:
             return vocabulary
         kept = vocabulary.copy()
         kept[[id for id in ask.banned if 0 <= id < len(kept)]] = False
+        if ask.allowed is not None:
+            allowed = np.zeros_like(kept)
+            allowed[[id for id in ask.allowed if 0 <= id < len(kept)]] = True
+            kept &= allowed
         if not kept.any():
-            raise Refusal(400, "logit_bias: bans every token", field="logit_bias")
+            name = "logit_bias" if ask.allowed is None else "allowed_token_ids"
+            raise Refusal(400, f"{name}: leaves no token to choose", field=name)
         return kept
 
     def _exact(self, ask: Ask, ids: tuple[int, ...]) -> Prompt:

@@ -13,10 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from codegen25.complete import Model
 from codegen25.engine.answer import Piece, Request
+from codegen25.engine.backend import Facts
 from codegen25.serve.scoring import Scored, Scorer
 
 
@@ -24,11 +25,61 @@ class Broken(Exception):
     """A step has failed; it is a bug of ours, or of the machine. The traceback is in the log, not in the answer."""
 
 
-class Mailbox:
-    """The requests of one client that belong together, and the news of them. For one task of the event loop."""
+class Running(Protocol):
+    """What answers are asked of: a model here (`Runner`), or other servers (`upstream_runner.py`)."""
 
-    def __init__(self, runner: Runner) -> None:
+    steps: int
+    seconds: float  # in steps
+
+    @property
+    def busy(self) -> int:
+        """Answers under way."""
+        ...
+
+    def check(self) -> None:
+        """Raises `Refusal` when nothing can be answered now."""
+        ...
+
+    def submit(self, request: Request, box: Mailbox) -> int:
+        """The ticket that the request's pieces carry, which come into the box."""
+        ...
+
+    def cancel(self, ticket: int) -> None:
+        """Of this request no more is wanted."""
+        ...
+
+    def scorer(self, top: int) -> Any:
+        """What `score` and `release` take: one growing sequence of tokens."""
+        ...
+
+    async def score(self, scorer: Any, ids: Sequence[int], *, is_wanted: bool = True) -> list[Scored]:
+        """The log-probabilities of `ids` behind what `scorer` has seen."""
+        ...
+
+    def release(self, scorer: Any) -> None:
+        """Free what is held for it."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Elsewhere(Facts, Protocol):
+    """A model that runs on other servers."""
+
+    def runner(self, on_broken: Callable[[BaseException], None]) -> Running:
+        """Runs requests there; made in an event loop."""
+        ...
+
+
+class Mailbox:
+    """The requests of one client that belong together, and the news of them. For one task of the event loop.
+
+    `is_streamed`: the client sees pieces as they come. `has_logprobs`: those of all tokens are wanted.
+    """
+
+    def __init__(self, runner: Running, *, is_streamed: bool = True, has_logprobs: bool = False) -> None:
         self._runner = runner
+        self.is_streamed, self.has_logprobs = is_streamed, has_logprobs
         self._pieces: list[Piece] = []
         self._news = asyncio.Event()
         self._open: set[int] = set()
@@ -111,6 +162,9 @@ class Runner:
         """Answers under way."""
         return len(self._boxes)
 
+    def check(self) -> None:
+        """A model that is loaded can always be asked."""
+
     def submit(self, request: Request, box: Mailbox) -> int:
         ticket = self._scheduler.submit(request)
         self._boxes[ticket] = box  # before any news can come: they come by this event loop
@@ -121,6 +175,9 @@ class Runner:
         self._boxes.pop(ticket, None)
         self._scheduler.cancel(ticket)
         self._wake.set()
+
+    def scorer(self, top: int) -> Scorer:
+        return Scorer(self.model.backend, top)
 
     async def score(self, scorer: Scorer, ids: Sequence[int], *, is_wanted: bool = True) -> list[Scored]:
         """The log-probabilities of `ids` behind what `scorer` has seen. Parts of it run between the steps."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codegen25.complete import Model
+from codegen25.engine.backend import Facts
 from codegen25.errors import CodegenError
 from codegen25.serve import refusal
 from codegen25.serve.answering import Answering, Choice, News, Usage
@@ -19,6 +20,7 @@ from codegen25.serve.attribution import Attribution
 from codegen25.serve.limits import Limits
 from codegen25.serve.log import log
 from codegen25.serve.metrics import Metrics
+from codegen25.serve.runner import Elsewhere
 from codegen25.serve.wire import Call, Dialect, Endpoint
 
 
@@ -39,8 +41,8 @@ class Service:
     """
 
     def __init__(
-        self, name: str, load: Callable[[], Model], limits: Limits | None = None, *, log_text: bool = False,
-        attribute: Callable[[Model], Attribution] | None = None,
+        self, name: str, load: Callable[[], Model | Elsewhere], limits: Limits | None = None, *, log_text: bool = False,
+        attribute: Callable[[Facts], Attribution] | None = None,
     ) -> None:  # fmt: skip
         self.name, self.limits = name, limits or Limits()
         self.metrics = Metrics()
@@ -66,9 +68,10 @@ class Service:
 
     @property
     def served(self) -> Served:
-        """Raises `Refusal` while the first model is being loaded."""
+        """Raises `Refusal` while the first model is being loaded, and while no upstream is up."""
         if self._served is None:
             raise refusal.loading()
+        self._served.answering.runner.check()
         return self._served
 
     async def reload(self) -> None:
@@ -87,12 +90,12 @@ class Service:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _loaded(self) -> tuple[Model, Attribution | None]:
+    def _loaded(self) -> tuple[Model | Elsewhere, Attribution | None]:
         model = self._load()
         if self._attribute is None:
             return model, None
         attribution = self._attribute(model)
-        return attribution.drafting(), attribution
+        return attribution.drafting() if isinstance(model, Model) else model, attribution
 
     async def first_load(self) -> None:
         """`reload` when the server starts: without a model there is no server. `failure` says why there is none."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from codegen25.complete import Model
 from codegen25.editing import Anchor, Limits, place
+from codegen25.engine.backend import Facts
 from codegen25.serve.ask import Ask, Extra
 from codegen25.serve.extra import fit
 
@@ -43,7 +43,7 @@ class Placed:
 class Sessions:
     """The open holes of all who type on one model, the least recently used forgotten."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Facts) -> None:
         self._model = model
         self._sessions: OrderedDict[int, _Session] = OrderedDict()
         self._numbers = 0
