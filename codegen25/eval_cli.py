@@ -30,10 +30,15 @@ RULES = {"end": "to its end", "line": "one line", "suffix": "to the suffix"}
 _asked = flags(
     click.option("--model", show_default="nano", help="As in complete; with --endpoint, the model's name there."),
     loading,
-    click.option("--endpoint", metavar="URL", help="A server that speaks OpenAI's API, instead of a model here."),
+    click.option(
+        "--endpoint",
+        multiple=True,
+        metavar="URL",
+        help="A server that speaks OpenAI's API, instead of a model here; several of one model share the work.",
+    ),
     click.option("--template", type=click.Choice(TEMPLATES), help="Ask an endpoint for holes in this format."),
     click.option("--api-key-file", type=FILE, help="Of the endpoint."),
-    click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Requests to the endpoint at a time."),
+    click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Requests to an endpoint at a time."),
     click.option("--request-timeout", type=click.FloatRange(min=0.01), default=120.0, help="Seconds of a request."),
     click.option("--n", type=click.IntRange(min=1), default=1, help="Samples of each task."),
     click.option("--temperature", type=float, default=0.0, help="0 is greedy."),
@@ -65,6 +70,7 @@ def evaluate() -> None:
       codegen25 eval humaneval --out runs/humaneval --report humaneval.html
       codegen25 eval infilling --set multi-line --tasks 200 --out runs/multi-line
       codegen25 eval humaneval --endpoint http://127.0.0.1:8000/v1 --out runs/theirs
+      codegen25 eval humaneval --endpoint http://gpu-1:8000 --endpoint http://gpu-2:8000 --out runs/theirs
       codegen25 eval judge ours.jsonl theirs.jsonl --report both.html
       codegen25 eval perplexity corpus
     """
@@ -174,7 +180,7 @@ def _run(tasks: TaskSet, protocols: Sequence[str], out: Path | None, flags: dict
     sampling = Sampling(temperature=flags["temperature"], top_p=flags["top_p"], seed=flags["seed"])
     asking = generate.Asking(
         flags["max_tokens"], sampling, flags["n"], lines(flags["anchor"]),
-        flags["concurrency"] if flags["endpoint"] else flags["batch"],
+        flags["concurrency"] * len(flags["endpoint"]) or flags["batch"],
     )  # fmt: skip
     if asking.n > 1 and sampling.temperature == 0:
         say(f"--temperature 0 is greedy, all {asking.n} samples of a task will be the same")
@@ -207,17 +213,19 @@ def _settings(asking: Asking) -> dict[str, Any]:
 def _engine(flags: dict[str, Any], *, by_suffix: bool) -> tuple[Engine, dict[str, Any]]:
     """Who answers, and what tells it apart from others."""
     if flags["endpoint"]:
-        from codegen25.evaluate.endpoint import connect
+        from codegen25.evaluate.endpoints import connect_all
         from codegen25.evaluate.fim import TEMPLATES as formats
 
         template = flags["template"]
-        endpoint = connect(
+        endpoint = connect_all(
             flags["endpoint"], flags["model"], template=formats[template] if template else None,
             api_key=_key(flags["api_key_file"]), concurrency=flags["concurrency"], timeout=flags["request_timeout"],
         )  # fmt: skip
         if by_suffix:
             endpoint.check_suffix()
-        return endpoint, {"model": endpoint.model, "endpoint": endpoint.url, "template": template}
+        # Of several it makes no difference which, and a run may go on with others.
+        url = endpoint.url if len(flags["endpoint"]) == 1 else "several"
+        return endpoint, {"model": endpoint.model, "endpoint": url, "template": template}
     from codegen25.complete import find, load
     from codegen25.evaluate.runs import weights
 

@@ -32,6 +32,10 @@ LARGEST_ANSWER = 16 << 20
 GO_ON = "then run the same command again to go on"
 
 
+class Unanswered(CodegenError):
+    """A server has given no answer, however often it was asked; another one of the same model may give it."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A server under `url` (with its `/v1`, if it has one) and the name of a model there. An `Engine`.
@@ -150,7 +154,7 @@ class Endpoint:
             except ValueError as error:
                 why = f"answered with what is no JSON object, or a part of one ({error})"
         tried = f"tried {self.attempts} times" if self.attempts > 1 else "tried once"
-        raise CodegenError(f"{self.url}: {why}, {tried}; see to the server, {GO_ON}")
+        raise Unanswered(f"{self.url}: {why}, {tried}; see to the server, {GO_ON}")
 
     def _once(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
