@@ -1,27 +1,21 @@
-"""The page at `/`: how it is served, that it is the one of its sources, and what people do with it, in a browser."""
+"""The page at `/`: how it is served, and that it is the one of its sources. `test_web_browser.py` uses it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from serving import Running, serving
+from web import WEB, needs_node, npm
 
-from codegen25 import load
 from codegen25.serve import page
 from codegen25.serve.app import Access
 
-WEB = Path(__file__).parent.parent / "editors" / "web"
 KEY = "a key for the page's tests"
-CHROMIUM = shutil.which("chromium")
 
 with_sources = pytest.mark.skipif(not WEB.exists(), reason="no editors/ beside these tests")
 
@@ -159,39 +153,16 @@ def test_what_is_in_the_page_has_its_licence_beside_it() -> None:
     assert all("MIT" in text and "Copyright" in text for text in texts)
 
 
-# ------------------------------------------------------------------------------------------------------ in a browser
-
-
-def _npm(*command: str, **environment: str) -> None:
-    done = subprocess.run(
-        ["npm", *command], cwd=WEB, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-needs_node = pytest.mark.skipif(
-    shutil.which("npm") is None or not (WEB / "node_modules").exists(), reason="run `make web` first"
-)
-
-
 @pytest.mark.slow
 @needs_node
 def test_its_own_tests_pass() -> None:
-    _npm("test")
+    npm("test")
 
 
 @pytest.mark.slow
 @needs_node
 def test_building_again_makes_the_same_page(tmp_path: Path) -> None:
-    _npm("run", "build", "--", "--outDir", str(tmp_path))
+    npm("run", "build", "--", "--outDir", str(tmp_path))
     assert {file.name: _digest(file) for file in tmp_path.iterdir()} == {
         file.name: _digest(file) for file in page.FOLDER.iterdir()
     }
-
-
-@pytest.mark.slow
-@needs_node
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")
-def test_in_a_browser(keyed: Running) -> None:
-    with serving(load=partial(load, "nano")) as nano:
-        _npm("run", "browser", PAGE=nano.url, KEYED=keyed.url, KEY=KEY, CHROMIUM=str(CHROMIUM))

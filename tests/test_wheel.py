@@ -62,6 +62,8 @@ def test_contents(wheel: Path) -> None:
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "codegen25").rglob("*.py")}
     assert sources <= set(names)
     assert {"codegen25/py.typed", "codegen25/ranks/gpt2.tiktoken", "codegen25/ranks/LICENSE"} <= set(names)
+    page = {f"codegen25/serve/page/{name}" for name in ("index.html", "page.js", "page.css", "licences.txt")}
+    assert page <= set(names)
     assert {name.split("/")[0] for name in names} == {"codegen25", f"codegen25-{metadata['Version']}.dist-info"}
     assert not [name for name in names if "__pycache__" in name or ".partial" in name]
     (_,) = (name for name in names if name.startswith("codegen25/_native") and name.endswith(".so"))

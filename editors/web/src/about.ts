@@ -24,22 +24,31 @@ function row(token: Token): HTMLElement {
   return made;
 }
 
-export function showSources(fills: readonly Fill[]): void {
-  const known = fills.filter((fill) => fill.spans !== null);
-  const found = known.flatMap((fill) => (fill.spans ?? []).map((span) => source(fill.text, span)));
+/** Of what is suggested, and of what was accepted last. */
+export function showSources(suggested: readonly Fill[], accepted: readonly Fill[]): void {
+  const found = sources(suggested);
   byId("sources", HTMLElement).replaceChildren(...found);
-  say("sources-said", sourcesSaid(fills, found.length));
+  if (suggested.length > 0) {
+    say("sources-said", sourcesSaid(suggested, found.length));
+  }
+  const kept = sources(accepted);
+  byId("accepted", HTMLElement).replaceChildren(...kept);
+  byId("accepted-said", HTMLElement).hidden = kept.length === 0;
+}
+
+function sources(fills: readonly Fill[]): HTMLElement[] {
+  return fills.flatMap((fill) => (fill.spans ?? []).map((span) => source(fill.text, span)));
 }
 
 function sourcesSaid(fills: readonly Fill[], found: number): string {
-  const refused = fills.some((fill) => fill.finish === "content_filter") ? " The policy ended it." : "";
   if (fills.some((fill) => fill.finish === null)) {
     return "…";
   }
+  const ended = fills.some((fill) => fill.finish === "content_filter") ? " The server's policy ended it." : "";
   if (fills.every((fill) => fill.spans === null)) {
-    return "The server has no index loaded, so nothing is known of where this stands.";
+    return `The server has no index loaded, so nothing is known of where this stands.${ended}`;
   }
-  return (found === 0 ? "Nothing of it stands in the index." : "Underlined text stands in:") + refused;
+  return `${found === 0 ? "Nothing of the suggestion stands in the index." : "What is underlined stands in:"}${ended}`;
 }
 
 /** A run of the answer, and the documents that it stands in. */

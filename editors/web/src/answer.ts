@@ -106,12 +106,15 @@ export function pieces(fill: Fill, from: number, to: number): Piece[] {
   const shift = ahead(fill);
   const starts = fill.tokens.map((token) => unit(token.at - shift));
   const spans = (fill.spans ?? []).map((span) => [unit(span.start), unit(span.end)] as const);
-  const inside = [...starts, ...spans.flat()].filter((place) => place > from && place < to);
+  // Indentation is nobody's, and a line under it would be noise.
+  const indents = [...fill.text.matchAll(/\n[ \t]*/g)].flatMap((found) => [found.index, found.index + found[0].length]);
+  const inside = [...starts, ...spans.flat(), ...indents].filter((place) => place > from && place < to);
   const borders = [...new Set([from, ...inside, to])].sort((a, b) => a - b);
   return borders.slice(1).map((end, number) => {
     const start = borders[number] as number;
     const token = fill.tokens[starts.findLastIndex((place) => place <= start)] ?? null;
-    const sourced = spans.some(([first, last]) => first <= start && end <= last);
-    return { text: fill.text.slice(start, end), token, sourced };
+    const text = fill.text.slice(start, end);
+    const sourced = text.trim() !== "" && spans.some(([first, last]) => first <= start && end <= last);
+    return { text, token, sourced };
   });
 }

@@ -5,7 +5,7 @@ import { Decoration, type DecorationSet, EditorView, keymap, WidgetType } from "
 import { type Candidate, classOf, type Piece } from "./answer";
 import { marks, setMarks } from "./holes";
 import { percent, printable } from "./likelihood";
-import { firstWord, rest, restInPieces, type Suggestion, turned, typedAlong } from "./suggestion";
+import { fillAt, firstWord, rest, restInPieces, type Suggestion, turned, typedAlong } from "./suggestion";
 import { setTraces } from "./traces";
 
 export const setSuggestion = StateEffect.define<Suggestion | null>();
@@ -122,10 +122,6 @@ export function ghostTexts(state: EditorState): string[] {
   return value === null ? [] : value.holes.map((hole, number) => rest(value, number, right(state, hole.to)));
 }
 
-function ghostPieces(state: EditorState, value: Suggestion): Piece[][] {
-  return value.holes.map((hole, number) => restInPieces(value, number, right(state, hole.to)));
-}
-
 // ------------------------------------------------------------------------------------------------------------ commands
 
 /** All of it, at every hole, as one step to undo. */
@@ -138,8 +134,10 @@ export function accept(view: EditorView): boolean {
   }
   const changes = state.changes(value.holes.map((hole, number) => ({ ...hole, insert: texts[number] ?? "" })));
   const ends = value.holes.map((hole) => changes.mapPos(hole.to, 1));
-  const accepted = ghostPieces(state, value).map((pieces, number) => {
-    return { at: (ends[number] ?? 0) - (texts[number] ?? "").length, pieces };
+  const accepted = value.holes.flatMap((hole, number) => {
+    const pieces = restInPieces(value, number, right(state, hole.to));
+    const fill = fillAt(value, number);
+    return fill === undefined ? [] : [{ at: (ends[number] ?? 0) - (texts[number] ?? "").length, pieces, fill }];
   });
   view.dispatch({
     changes,

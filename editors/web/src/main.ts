@@ -17,7 +17,7 @@ import { ASK_KEY } from "./keys";
 import { LANGUAGES, languageOf } from "./languages";
 import * as settings from "./settings";
 import { choices } from "./suggestion";
-import { setTraces } from "./traces";
+import { setTraces, traces } from "./traces";
 
 const THEMES: readonly settings.Theme[] = ["auto", "light", "dark"];
 
@@ -87,8 +87,10 @@ function showSuggestion(): void {
   for (const id of ["previous", "next"]) {
     byId(id, HTMLButtonElement).disabled = value === null;
   }
+  const accepted = view.state.field(traces).fills;
   if (value === null) {
-    say("candidate", "–"); // what is said of the last text stays, as its traces do in the document
+    say("candidate", "–"); // its tokens stay
+    showSources([], accepted);
     return;
   }
   const numbers = choices(value);
@@ -96,7 +98,7 @@ function showSuggestion(): void {
   const fills: readonly Fill[] = value.candidates[value.shown] ?? [];
   if (fills.some((fill) => fill.text !== "")) {
     showTokens(fills);
-    showSources(fills);
+    showSources(fills, accepted);
   }
 }
 

@@ -2,30 +2,37 @@
 
 import { type Range, StateEffect, StateField } from "@codemirror/state";
 import { Decoration, type DecorationSet, EditorView } from "@codemirror/view";
-import { classOf, type Piece } from "./answer";
+import { classOf, type Fill, type Piece } from "./answer";
 
-/** Text that was put in: its pieces, and where they begin. */
+/** Text that was put in: its pieces, where they begin, and all that is known of it. */
 export interface Accepted {
   at: number;
   pieces: readonly Piece[];
+  fill: Fill;
+}
+
+interface Traces {
+  drawn: DecorationSet;
+  fills: readonly Fill[];
 }
 
 export const setTraces = StateEffect.define<readonly Accepted[]>();
 
-export const traces = StateField.define<DecorationSet>({
-  create: () => Decoration.none,
-  update: (found, transaction) => {
+export const traces = StateField.define<Traces>({
+  create: () => ({ drawn: Decoration.none, fills: [] }),
+  update: (value, transaction) => {
     for (const effect of transaction.effects) {
       if (effect.is(setTraces)) {
-        return Decoration.set(effect.value.flatMap(drawn), true);
+        const drawn = Decoration.set(effect.value.flatMap(drawnOf), true);
+        return { drawn, fills: effect.value.map((one) => one.fill) };
       }
     }
-    return found.map(transaction.changes);
+    return transaction.docChanged ? { ...value, drawn: value.drawn.map(transaction.changes) } : value;
   },
-  provide: (field) => EditorView.decorations.from(field),
+  provide: (field) => EditorView.decorations.from(field, (value) => value.drawn),
 });
 
-function drawn({ at, pieces }: Accepted): Range<Decoration>[] {
+function drawnOf({ at, pieces }: Accepted): Range<Decoration>[] {
   let place = at;
   return pieces.flatMap((piece) => {
     const from = place;

@@ -32,6 +32,12 @@ test("pieces are of one token each, and inside or outside of the corpus", () => 
   assert.deepEqual(found, [["e", "re", false], ["tu", "turn", false], ["rn", "turn", true], ["🙂", "🙂", true], [" x", " x", false]]);
 });
 
+test("indentation is not underlined", () => {
+  const [[fill] = []] = grown([blank(1)], frame(choice("if x:\n    y\n", { attribution: [span(0, 12)] })), 0);
+  const found = fill && pieces(fill, 0, fill.text.length).map((piece) => [piece.text, piece.sourced]);
+  assert.deepEqual(found, [["if x:", true], ["\n    ", false], ["y", true], ["\n", false]]);
+});
+
 test("tokens that were cut off again are in no piece", () => {
   const said = logprobs([["a", 0, 0], ["\n", 1, 0], ["more", 2, 0]]);
   const [[fill] = []] = grown([blank(1)], frame(choice("a", { logprobs: said })), 0);

@@ -1,7 +1,8 @@
 /**
  * The page in a real browser, with a real server: what people do, by the keyboard where they can.
  *
- * PAGE is a server without keys, KEYED one that wants the key KEY, CHROMIUM the browser.
+ * PAGE is a server without keys, KEYED one that wants the key KEY, SOURCED one that goes on behind START with what its
+ * index says is MIT and of `alpha`. CHROMIUM is the browser.
  */
 
 import assert from "node:assert/strict";
@@ -10,7 +11,7 @@ import { createRequire } from "node:module";
 import { after, before, beforeEach, test } from "node:test";
 import { type Browser, type BrowserContext, chromium, type Page, type Request } from "playwright-core";
 
-const { PAGE = "", KEYED = "", KEY = "", CHROMIUM = "/usr/bin/chromium" } = process.env;
+const { PAGE = "", KEYED = "", KEY = "", SOURCED = "", START = "", CHROMIUM = "/usr/bin/chromium" } = process.env;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const CODE = 'def mean(values):\n"""The arithmetic mean of numbers."""\nreturn ';
 
@@ -229,6 +230,36 @@ test("probabilities shade tokens, also of text that was accepted", async () => {
   await press("Alt+p");
   assert.equal(await page.isVisible("#tokens"), false);
   assert.equal((await page.$$(`.cm-line > ${shaded}`)).length, 0);
+  await fine();
+});
+
+test("without an index the page says so", async () => {
+  await typed(CODE);
+  assert.match(await page.innerText("#sources-said"), /no index/);
+});
+
+test("text of the corpus is underlined and has its source and licence beside it, also when it is accepted", async () => {
+  await context.close();
+  [context, page] = await opened(SOURCED);
+  await page.fill("#tokens-most", "200");
+  await page.selectOption("#lines", "any");
+  await open(START);
+  await press("Control+End", "Control+Enter");
+  await settled();
+  const said = await page.innerText("#sources");
+  for (const part of ["alpha", "MIT", "alpha/m0.py:", "Copyright (c) 2020 The alpha authors", "once in the corpus"]) {
+    assert.ok(said.includes(part), `${part} in ${said}`);
+  }
+  const [ghost = ""] = await ghosts();
+  const underlined = await page.$$eval(".ghost .sourced", (found) => found.map((one) => one.textContent).join(""));
+  const squeezed = (code: string): string => code.replace(/\s/g, "");
+  assert.ok(underlined.length > 100 && squeezed(ghost).includes(squeezed(underlined)));
+  assert.deepEqual(await violations(), []);
+  await press("Tab");
+  await settled();
+  const kept = await page.$$eval(".cm-line .sourced", (found) => found.map((one) => one.textContent).join(""));
+  assert.equal(kept, underlined);
+  assert.ok((await page.innerText("#accepted")).includes("alpha/m0.py:"));
   await fine();
 });
 
