@@ -36,6 +36,7 @@ def attribute() -> None:
       codegen25 attribute trace src/app.py --index starter
       codegen25 attribute trace src --index starter --notice legal
       codegen25 attribute overlap ../my-project --index starter
+      codegen25 attribute contamination --index starter
     """
 
 
@@ -221,6 +222,39 @@ def _write_overlap(found: dict[str, Any]) -> None:
         write(plain(f"{one['id'][:12]}  {one['license']}  {one['source']} {one['version']}  {one['path']}") + "\n")
     total = share(found["overlap"], found["characters"]) or "0 %"
     write(f"{len(found['files'])} files, {total} of their text in {len(found['documents'])} documents\n")
+
+
+@attribute.command()
+@click.argument("files", type=FOLDER, nargs=-1, metavar="[PROBLEMS]...")
+@_index
+@_tokenizer
+@_json
+@needs_extra("attribute", "attribute contamination")
+def contamination(files: tuple[Path, ...], folder: Path, tokenizer: str | None, as_json: bool) -> None:
+    """Which documents of the corpus hold a benchmark's problems.
+
+    PROBLEMS are files as `data build --benchmark` takes them; without any, HumanEval's. What counts is the same, but
+    only documents that the index points at are read, so it takes seconds; code whose names were changed needs an index
+    made with --normalized. `data build --benchmark` leaves these documents out.
+
+    \b
+    Examples:
+      codegen25 attribute contamination --index starter
+      codegen25 attribute contamination mbpp.jsonl --index starter --json
+    """
+    from codegen25.attribute.contamination import contaminated
+    from codegen25.data.plain import plain
+    from codegen25.data.problems import humaneval, read_problems
+
+    problems = [one for file in files for one in read_problems(file)] if files else humaneval()
+    found = contaminated(_tracer(folder, tokenizer), problems)
+    if as_json:
+        write_json({"problems": len(problems), "documents": found})
+        return
+    for one in found:
+        where = f"{one['id'][:12]}  {one['source']} {one['version']}  {one['path']}"
+        write(plain(f"{where}  {one['how']}: {one['benchmark']} {one['problem']}") + "\n")
+    write(f"{len(found)} documents hold one of {len(problems)} problems\n")
 
 
 @attribute.command()
