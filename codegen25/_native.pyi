@@ -36,6 +36,8 @@ class Matrix:
     @staticmethod
     def quantized(weights: NDArray[Any], bits: int, dtype: str, threads: int = 1) -> Matrix:
         """Round [N, K] to nearest: float32, or "float16" or "bfloat16" as uint16. Groups of 64 at 8 bits, 32 at 4."""
+    def stored(self) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """What `packed` takes, its bits: q [N, K] or [N, K / 2], scales [N, K / group]; K is whole groups."""
     def dequantized(self) -> NDArray[np.float32]:
         """[N, K]."""
     def multiply(self, x: NDArray[np.float32], isa: str = "", threads: int = 1) -> NDArray[np.float32]:

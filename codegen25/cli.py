@@ -415,21 +415,28 @@ def tokenizer(directory: Path) -> None:
     help="hf: a Hugging Face folder, without custom code. gguf: a file for llama.cpp, the same weights to the bit.",
 )
 @click.option("--out", type=FOLDER, required=True, help="A new folder (hf) or file (gguf).")
-def export(model: str, to: str, out: Path) -> None:
+@click.option("--kind", type=click.Choice(["f16", "q8_0", "q4_0"]), help="With gguf: round, or multiply out, to this.")
+def export(model: str, to: str, out: Path, kind: str | None) -> None:
     """Write MODEL in a form that other programs load.
 
     \b
     Examples:
       codegen25 export nano --to hf --out nano-hf
       codegen25 export nano --to gguf --out nano.gguf
+      codegen25 export nano --to gguf --kind f16 --out nano-f16.gguf
     """
     from codegen25.model.folder import resolve
 
     if to == "gguf":
-        from codegen25.model.gguf_export import export_gguf as write_export
+        from codegen25.model.gguf_export import export_gguf
+
+        export_gguf(resolve(model), out, say, kind)
     else:
-        from codegen25.model.export import export_hf as write_export
-    write_export(resolve(model), out, say)
+        from codegen25.model.export import export_hf
+
+        if kind:
+            raise UsageError("--kind is for --to gguf; leave it out")
+        export_hf(resolve(model), out, say)
     say(f"{out}: written")
 
 

@@ -14,6 +14,7 @@ from codegen25._native import Matrix
 from codegen25.model.packed import dequantize, pack
 from codegen25.model.plan import LEVELS, Packing
 from codegen25.model.rounding import round_to_nearest
+from codegen25.model.weights import Quantized
 
 ISAS = _native.isas()
 FLOATS = st.floats(-8, 8, width=32)
@@ -184,3 +185,28 @@ def test_wrong_factors_are_refused() -> None:
 def test_memory_is_that_of_the_file() -> None:
     matrix = Matrix.quantized(random(160, 640), 4, "float32")
     assert matrix.nbytes == 160 * 640 // 2 + 160 * 640 // 32 * 2
+
+
+@pytest.mark.parametrize("bits, group", [(8, 64), (4, 32)])
+def test_stored_is_what_packed_takes(bits: int, group: int) -> None:
+    matrix = Matrix.quantized(random(37, 192), bits, "float32", threads=2)
+    q, scales = matrix.stored()
+    q = q.view(np.int8) if bits == 8 else q
+    again = Matrix.packed(q, scales.view(np.float16), bits, group)
+    np.testing.assert_array_equal(again.dequantized(), matrix.dequantized())
+    np.testing.assert_array_equal(
+        Quantized(q, scales.view(np.float16), Packing(bits, group)).widened(), again.dequantized()
+    )
+
+
+@pytest.mark.parametrize("value", [1e6, 1e30, 3e38])
+def test_numbers_too_large_for_4_bits_are_refused(value: float) -> None:
+    weights = random(4, 64)
+    weights[2, 5] = value
+    with pytest.raises(ValueError, match="too large"):
+        Matrix.quantized(weights, 4, "float32")
+
+
+def test_stored_needs_whole_groups() -> None:
+    with pytest.raises(ValueError, match="no whole groups of 64"):
+        Matrix.quantized(random(4, 100), 8, "float32").stored()

@@ -1,33 +1,31 @@
 """A model's weight files quantized one after the other: each may come from afar, and may go when its turn is over.
 
-Every weight goes to its nearest level, strips of rows at a time, so that the peak is one tensor and one file of what is
-written. A file of what is written stands for a file of the source and says so in its header: a conversion that was
-stopped goes on behind the last whole one.
+Every weight goes to its nearest level, in the native kernel, so that the peak is one tensor, what it becomes, and one
+file of what is written. A file of what is written stands for a file of the source and says so in its header: a
+conversion that was stopped goes on behind the last whole one. No PyTorch, but for `.bin` files.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.numpy import save_file
 
 from codegen25.config import ModelConfig
 from codegen25.errors import CodegenError
-from codegen25.model.checkpoint import read_file, tensor_names, write_json
-from codegen25.model.folder import checked, stored_name
-from codegen25.model.packed import pack
+from codegen25.model.folder import AGAIN, checked, stored_name
 from codegen25.model.plan import Packing, check_shape, packing_of
-from codegen25.model.rounding import round_to_nearest
+from codegen25.model.weights import FLOATS, Plain, read_weights, same, tensor_names
 
-STRIP_BYTES = 4 << 20  # of fp32: what a rounding's many passes find in the cache
 Show = Callable[[str, int, int], None]  # (a file's name, its tensors that are done, all of them)
-TOO_LARGE = "is too large for fp16 scales; use the model as it is"
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,13 @@ class WeightFile:
     mark: str  # what tells its content, kept in the header of what is made of it
     get: Callable[[], Path]
     release: Callable[[Path], None] = field(default=lambda path: None)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A tensor of a file that was converted already: its shape is all that is looked at."""
+
+    shape: tuple[int, ...]
 
 
 def convert(
@@ -55,27 +60,24 @@ def convert(
     _Conversion(files, config, plan, out, origin, show).run()
 
 
-def quantized(tensor: Tensor, packing: Packing, key: str) -> tuple[Tensor, Tensor]:
-    """A matrix [N, K] of any float dtype at its nearest levels: q and scales as they are stored.
+def rounded(weight: Plain, packing: Packing, key: str) -> tuple[NDArray[Any], NDArray[np.float16]]:
+    """A matrix [N, K] at its nearest levels: q and scales as they are stored.
 
-    Raises `CodegenError`, which names `key`, for numbers that are not finite or too large.
+    Raises `CodegenError`, which names `key`, for a matrix without whole groups, and numbers not finite or too large.
     """
-    check_shape(tensor.shape, packing, key)
-    packed, scales = [], []
-    for strip in tensor.split(max(1, STRIP_BYTES // (4 * tensor.shape[1]))):
-        weight_NK = strip.float()
-        check_finite(weight_NK, key)
-        integers, scale = round_to_nearest(weight_NK, packing)
-        if not bool(scale.isfinite().all()):
-            raise CodegenError(f"{key} {TOO_LARGE}")
-        packed.append(pack(integers, packing))
-        scales.append(scale)
-    return torch.cat(packed), torch.cat(scales)
-
-
-def check_finite(tensor: Tensor, key: str) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise CodegenError(f"{key} holds NaN or infinity; train or export the model again")
+    try:
+        from codegen25 import _native
+    except ImportError as error:
+        raise CodegenError(f"the native engine is not installed ({error}); `pip install` codegen25 again") from error
+    check_shape(weight.shape, packing, key)
+    values = weight.values.view(np.uint16) if weight.dtype == "float16" else weight.values
+    try:
+        values = np.require(values, requirements=["C", "A"])
+        matrix = _native.Matrix.quantized(values, packing.bits, weight.dtype, len(os.sched_getaffinity(0)))
+    except ValueError as error:
+        raise CodegenError(f"{key} {' '.join(str(error).split())}; {AGAIN}") from error
+    q, scales = matrix.stored()
+    return (q.view(np.int8) if packing.bits == 8 else q), scales.view(np.float16)
 
 
 class _Conversion:
@@ -88,16 +90,16 @@ class _Conversion:
         origin: Path | str,
         show: Show,
     ) -> None:
-        self.show = show
         self.files, self.config, self.plan, self.out, self.origin = files, config, plan, out, origin
-        self.packed: dict[str, Tensor] = {}
+        self.show = show
+        self.packed: dict[str, NDArray[Any]] = {}
         self.shapes: dict[str, list[int]] = {}  # as stored in the source file that is being read
 
     def run(self) -> None:
-        for name, tensor in checked(self._stored, self.config, Path(self.origin), torch.equal):
-            if not tensor.is_meta:
-                self._add(stored_name(name), tensor)
-            del tensor
+        for name, weight in checked(self._stored, self.config, Path(self.origin), _same):
+            if isinstance(weight, Plain):
+                self._add(stored_name(name), weight)
+            del weight
         if len(self.files) == 1:
             self._written(0).replace(self.out / "model.safetensors")
             return
@@ -105,33 +107,35 @@ class _Conversion:
         total = 0
         for number in range(len(self.files)):
             path = self._written(number)
-            with safe_open(path, framework="pt") as handle:
+            with safe_open(path, framework="numpy") as handle:
                 weight_map |= dict.fromkeys(handle.keys(), path.name)
             total += path.stat().st_size
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_json(self.out / "model.safetensors.index.json", index)
+        text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+        (self.out / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
     def _written(self, number: int) -> Path:
         return self.out / f"model-{number + 1:05}-of-{len(self.files):05}.safetensors"
 
-    def _stored(self) -> Iterator[tuple[str, Tensor]]:
+    def _stored(self) -> Iterator[tuple[str, Plain | _Done]]:
         """Tensors by the names they have in the source; of files that are done, their shapes alone."""
         for number, file in enumerate(self.files):
             done = self._done(number)
             if done is not None:
-                for name, shape in done.items():
-                    yield name, torch.empty(shape, device="meta")
+                yield from ((name, _Done(tuple(shape))) for name, shape in done.items())
                 continue
             self.shapes = {}
             path = file.get()
-            names = tensor_names(path)
-            for done_tensors, (name, tensor) in enumerate(read_file(path)):
-                self.show(file.name, done_tensors, len(names))
-                if not tensor.is_floating_point():
-                    raise CodegenError(f"{self.origin}: tensor {name} is not floating point; use an unquantized model")
-                self.shapes[name] = list(tensor.shape)
-                yield name, tensor
-                del tensor
+            total = len(tensor_names(path))
+            for name, weight in read_weights(path):
+                if weight.dtype not in FLOATS:
+                    raise CodegenError(
+                        f"{self.origin}: tensor {name} is {weight.dtype}, not floating point; use an unquantized model"
+                    )
+                self.shapes[name] = list(weight.shape)
+                yield name, weight
+                del weight
+                self.show(file.name, len(self.shapes), total)
             self._flush(number)
             file.release(path)
 
@@ -140,21 +144,22 @@ class _Conversion:
         path = self._written(number)
         if not path.is_file():
             return None
-        with safe_open(path, framework="pt") as handle:
+        with safe_open(path, framework="numpy") as handle:
             said: dict[str, str] = handle.metadata() or {}
         if said.get("source") != self.files[number].mark:
             return None
         shapes: dict[str, list[int]] = json.loads(said["tensors"])
         return shapes
 
-    def _add(self, key: str, tensor: Tensor) -> None:
+    def _add(self, key: str, weight: Plain) -> None:
         what = f"{self.origin}: tensor {key}"
         packing = packing_of(self.plan, key)
         if packing is None:
-            check_finite(tensor, what)
-            self.packed[key] = tensor.float().clone()
+            self.packed[key] = np.array(weight.widened())
+            if not np.isfinite(self.packed[key]).all():
+                raise CodegenError(f"{what} holds NaN or infinity; {AGAIN}")
             return
-        self.packed[f"{key}.q"], self.packed[f"{key}.scale"] = quantized(tensor, packing, what)
+        self.packed[f"{key}.q"], self.packed[f"{key}.scale"] = rounded(weight, packing, what)
 
     def _flush(self, number: int) -> None:
         path = self._written(number)
@@ -164,3 +169,8 @@ class _Conversion:
         aside.chmod(self.out.stat().st_mode & 0o666)
         aside.replace(path)
         self.packed.clear()
+
+
+def _same(one: Plain | _Done, other: Plain | _Done) -> bool:
+    """Whether a tied head is the embedding. What was converted before was compared before."""
+    return same(one, other) if isinstance(one, Plain) and isinstance(other, Plain) else True

@@ -1,4 +1,4 @@
-"""A model folder as a GGUF file with the same weights (see `gguf_write`), a tensor at a time."""
+"""A model folder as a GGUF file, a tensor at a time: with the same weights (see `gguf_write`), or in another kind."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from numpy.typing import NDArray
 from codegen25.config import ModelConfig, read_config
 from codegen25.errors import CodegenError
 from codegen25.model import gguf_write
-from codegen25.model.folder import check_vocab
+from codegen25.model.convert import rounded
+from codegen25.model.folder import check_vocab, stored_name
 from codegen25.model.gguf_write import BLOCK, GGUFTensor, interleave_halves
+from codegen25.model.plan import GROUPS, PLANS, Packing, check_shape, packing_of
 from codegen25.model.publisher import repair
-from codegen25.model.weights import Folder, Plain, Weight
+from codegen25.model.weights import Folder, Plain, Quantized, Weight
 
+TARGETS = {"f16": 0, "q8_0": 8, "q4_0": 4}  # bits of a matrix, 0 for none
 _FLOATS = {"F32": "<f4", "F16": "<f2"}
 
 
-def export_gguf(source: Path, out: Path, notice: Callable[[str], None]) -> None:
+def export_gguf(source: Path, out: Path, notice: Callable[[str], None], kind: str | None = None) -> None:
     """Write the model in `source` to the file `out`: quantized matrices as they are, others in F16 or BF16.
+
+    `kind`, one of `TARGETS`, makes all matrices F16 (quantized ones are multiplied out), or 8 bits, or 4 bits but for
+    those that `PLANS` keeps in 8.
 
     Raises `CodegenError` when `source` is no sound model folder, when `out` exists or cannot be written, and when the
     weights have no exact form in GGUF (groups that are no multiple of 32, numbers too large for F16).
@@ -34,10 +40,10 @@ def export_gguf(source: Path, out: Path, notice: Callable[[str], None]) -> None:
     tokenizer = folder.tokenizer()
     check_vocab(folder.config, tokenizer, source)
     stored = dict(folder.weights())
-    tensors = [
-        GGUFTensor(theirs, _kind(source, ours, stored[ours]), shape, _blocks(source, folder.config, ours, stored))
-        for ours, theirs, shape in gguf_write.tensor_names(folder.config)
-    ]
+    tensors = []
+    for ours, theirs, shape in gguf_write.tensor_names(folder.config):
+        to = _kind(source, ours, stored[ours], kind)
+        tensors.append(GGUFTensor(theirs, to, shape, _blocks(source, folder.config, ours, stored, to)))
     sizes = {kind: sum(tensor.nbytes for tensor in tensors if tensor.kind == kind) for kind in gguf_write.KINDS}
     most = max(sizes, key=lambda kind: sizes[kind])
     metadata = gguf_write.model_metadata(folder.config, tokenizer, most, name=source.resolve().name, eos=_end(source))
@@ -51,8 +57,13 @@ def _end(source: Path) -> int | None:
     return first if isinstance(first, int) else None
 
 
-def _kind(source: Path, name: str, weight: Weight) -> str:
+def _kind(source: Path, name: str, weight: Weight, kind: str | None) -> str:
     """What ggml calls the way in which a tensor will be stored."""
+    if kind is not None and len(weight.shape) == 2:
+        packing = packing_of(PLANS[TARGETS[kind]], stored_name(name)) if TARGETS[kind] else None
+        if packing:
+            check_shape(weight.shape, packing, f"{source}: tensor {name}")
+        return f"Q{packing.bits}_0" if packing else "F16"
     if isinstance(weight, Plain):
         return "F32" if len(weight.shape) == 1 else "BF16" if weight.dtype == "bfloat16" else "F16"
     if weight.packing.group_size % BLOCK:
@@ -65,13 +76,15 @@ def _kind(source: Path, name: str, weight: Weight) -> str:
     return f"Q{weight.packing.bits}_0"
 
 
-def _blocks(source: Path, config: ModelConfig, name: str, stored: Mapping[str, Weight]) -> Callable[[], NDArray[Any]]:
+def _blocks(
+    source: Path, config: ModelConfig, name: str, stored: Mapping[str, Weight], kind: str
+) -> Callable[[], NDArray[Any]]:
     """What makes the bytes of a tensor when it is its turn."""
 
     def make() -> NDArray[Any]:
-        weight = stored[name]
+        weight = _in_bits(stored[name], {"Q4_0": 4, "Q8_0": 8}.get(kind), f"{source}: tensor {name}")
         if isinstance(weight, Plain):
-            blocks = _plain(source, name, weight)
+            blocks = _plain(source, name, weight, kind)
         elif weight.packing.bits == 8:
             blocks = gguf_write.q8_blocks(weight.q, weight.scale)
         else:
@@ -82,12 +95,23 @@ def _blocks(source: Path, config: ModelConfig, name: str, stored: Mapping[str, W
     return make
 
 
-def _plain(source: Path, name: str, weight: Plain) -> NDArray[Any]:
+def _in_bits(weight: Weight, bits: int | None, key: str) -> Weight:
+    """The weight in so many bits, as it is where it is in those; None: multiplied out."""
+    if isinstance(weight, Quantized) and weight.packing.bits == bits:
+        return weight
+    plain = weight if isinstance(weight, Plain) else Plain(weight.widened(), "float32")
+    if bits is None:
+        return plain
+    packing = Packing(bits, GROUPS[bits])
+    return Quantized(*rounded(plain, packing, key), packing)
+
+
+def _plain(source: Path, name: str, weight: Plain, kind: str) -> NDArray[Any]:
     with np.errstate(over="ignore"):
-        numbers = weight.widened().astype(_FLOATS.get(_kind(source, name, weight), "<f4"), copy=False)
+        numbers = weight.widened().astype(_FLOATS.get(kind, "<f4"), copy=False)
     if not np.isfinite(numbers).all():
         raise CodegenError(
             f"{source}: tensor {name} holds NaN, infinity or a number too large for F16; check the weights, or use "
             "--to hf"
         )
-    return weight.values if _kind(source, name, weight) == "BF16" else numbers
+    return weight.values if kind == "BF16" else numbers

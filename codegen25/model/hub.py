@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from codegen25.config import ModelConfig, read_config
 from codegen25.data.plain import short
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.model.cached import HUB_ID, ORIGIN, WHOLE, cache_folder, fetched, origin, place
+from codegen25.model.convert import WeightFile, convert
 from codegen25.model.folder import check_vocab, resolve, shapes, stored_name, whole_here
 from codegen25.model.hf_tokenizer import write_tokenizer
 from codegen25.model.plan import PLANS, check_shape, packing_of, to_json
@@ -66,7 +68,10 @@ def fetch(name: str, bits: int, *, accept: bool = False, notice: Notice = say) -
         return kept
     with _alone(kept.parent):
         staging = kept.with_name(f".{kept.name}-{repository.commit[:12]}.partial")
-        _make(repository, bits, staging, accept, notice)
+        try:
+            _make(repository, bits, staging, accept, notice)
+        except CodegenError as error:
+            raise CodegenError(re.sub(rf"{re.escape(str(staging))}/\w+", name, str(error))) from error
         _put(staging / "model", kept)
         for left in kept.parent.glob(f".{kept.name}-*.partial"):
             shutil.rmtree(left)
@@ -124,8 +129,8 @@ def _check_model(
     size = sum(file.size for file in weights)
     if config.parameters > size:
         raise CodegenError(
-            f"{repository.name}: its config describes {config.parameters:,} parameters, its weights have {size:,} bytes;"
-            " name another model"
+            f"{repository.name}: its config describes {config.parameters:,} parameters, "
+            f"its weights have {size:,} bytes; name another model"
         )
     if not bits:
         return
@@ -139,14 +144,6 @@ def _check_model(
 def _convert(
     repository: Repository, config: ModelConfig, weights: Sequence[RemoteFile], bits: int, source: Path, made: Path
 ) -> None:
-    try:
-        from codegen25.model.convert import WeightFile, convert
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise CodegenError(
-            f"{repository.name}: rounding it needs PyTorch; pip install 'codegen25[hub,torch]'"
-        ) from error
     release = (lambda path: None) if config.tied else Path.unlink
     files = [
         WeightFile(file.name, file.hash, partial(repository.download, file.name, source), release) for file in weights
@@ -188,12 +185,12 @@ def _write_beside(
     notice: Notice,
 ) -> None:
     """Everything that goes with quantized weights, repaired."""
-    from codegen25.model.checkpoint import write_config
-
     fixed = repair(hf, source, lambda line: notice(line.replace(str(source), repository.name)))
     ids = {key: fixed[key] for key in KEPT_IDS if key in fixed}
     extra = {"quantization_config": to_json(PLANS[bits])}
-    write_config(config, made, dtype="float32", ids=ids, extra=extra)
+    said = {**config.to_hf(), "dtype": "float32", "torch_dtype": "float32", **ids}
+    for file, value in (("config.json", said | extra), ("generation_config.json", ids)):
+        (made / file).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     write_tokenizer(made, from_folder(source))
     for paper in (file for pattern in PAPERS for file in source.glob(pattern)):
         shutil.copyfile(paper, made / paper.name)

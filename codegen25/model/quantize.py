@@ -29,13 +29,13 @@ from codegen25 import infill
 from codegen25.config import ModelConfig, read_config
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.model.checkpoint import checked_tensors, new_folder, write_config, write_safetensors
-from codegen25.model.convert import TOO_LARGE, WeightFile, check_finite, convert, quantized
+from codegen25.model.convert import WeightFile, convert
 from codegen25.model.folder import check_size, stored_name, weight_files
 from codegen25.model.llama import Block, causal, rotary
 from codegen25.model.packed import dequantize, pack
 from codegen25.model.plan import GROUPS, PLANS, Packing, check_shape, packing_of, to_json
 from codegen25.model.publisher import repair
-from codegen25.model.rounding import fit_scales, nearest
+from codegen25.model.rounding import fit_scales, nearest, round_to_nearest
 from codegen25.tokenizer import Tokenizer, from_folder
 
 DAMPING = 0.01  # of the mean of the Hessian's diagonal (Frantar et al., 2022, section 3.3)
@@ -120,21 +120,21 @@ class Quantizer:
         key = stored_name(name)
         tensor, packing = self.source[name].float(), packing_of(self.plan, name)
         what = f"{self.origin}: tensor {key}"
-        check_finite(tensor, what)
+        if not bool(tensor.isfinite().all()):
+            raise CodegenError(f"{what} holds NaN or infinity; train or export the model again")
         self.done.add(name)
         if packing is None:
             self.packed[key] = tensor.clone()
             return tensor
         # At 8 bits the nearest level is as good as any.
         if hessian_KK is None or packing.bits == 8:
-            q, scale = quantized(tensor, packing, what)
+            integers, scale = round_to_nearest(tensor, packing)
         else:
             integers, scale = gptq(tensor, hessian_KK, packing)
-            if not bool(scale.isfinite().all()):
-                raise CodegenError(f"{what} {TOO_LARGE}")
-            q = pack(integers, packing)
-        self.packed[f"{key}.q"], self.packed[f"{key}.scale"] = q, scale
-        return dequantize(q, scale, packing)
+        if not bool(scale.isfinite().all()):
+            raise CodegenError(f"{what} is too large for fp16 scales; use the model as it is")
+        self.packed[f"{key}.q"], self.packed[f"{key}.scale"] = pack(integers, packing), scale
+        return dequantize(self.packed[f"{key}.q"], scale, packing)
 
     @torch.no_grad()
     def calibrate(self, config: ModelConfig, texts: Sequence[Sequence[int]], notice: Notice) -> None:

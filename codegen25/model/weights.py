@@ -134,7 +134,7 @@ class Folder:
         return checked(self._stored, self.config, self.path, same)
 
     def _stored(self) -> Iterator[tuple[str, Weight]]:
-        plain = (pair for path in weight_files(self.path) for pair in _read(path))
+        plain = (pair for path in weight_files(self.path) for pair in read_weights(path))
         for name, tensor, rest in paired(plain, self._plan, str(self.path)):
             if rest is None:
                 if tensor.dtype not in FLOATS:
@@ -151,19 +151,39 @@ class Folder:
             del tensor, rest
 
 
-def _read(path: Path) -> Iterator[tuple[str, Plain]]:
-    """The tensors of a file by name, so that the two halves of a matrix are neighbours."""
+def read_weights(path: Path) -> Iterator[tuple[str, Plain]]:
+    """The tensors of a file by name, so that the two halves of a matrix are neighbours.
+
+    Raises `CodegenError` when it is damaged or holds anything else, and for a `.bin` without PyTorch.
+    """
     if path.suffix == ".safetensors":
         return read_safetensors(path)
+    return ((name, Plain(values, dtype)) for name, dtype, values in _checkpoint(path).read_bin(path))
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The tensors that a file holds; errors as of `read_weights`."""
+    if path.suffix != ".safetensors":
+        names: list[str] = _checkpoint(path).tensor_names(path)
+        return names
     try:
-        from codegen25.model.checkpoint import read_bin
+        with safe_open(path, framework="numpy") as handle:
+            return list(handle.keys())
+    except SafetensorError as error:
+        raise CodegenError(f"{path}: truncated, corrupted or not a weight file; {AGAIN}") from error
+
+
+def _checkpoint(path: Path) -> Any:
+    """The part that knows PyTorch."""
+    try:
+        from codegen25.model import checkpoint
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise CodegenError(
             f"{path}: reading this needs PyTorch; pip install 'codegen25[torch]', or use a folder with safetensors"
         ) from error
-    return ((name, Plain(values, dtype)) for name, dtype, values in read_bin(path))
+    return checkpoint
 
 
 def read_safetensors(path: Path) -> Iterator[tuple[str, Plain]]:

@@ -367,7 +367,7 @@ void round8(const float* x, int group, int8_t* integers, uint16_t* scale) {
 void round4(const float* x, int group, int8_t* integers, uint16_t* scale) {
     const float largest_weight = group_largest(x, group);
     float best = __builtin_inff();
-    *scale = 0;
+    *scale = 0x7c00;  // infinite: stays where no scale will do
     for (int end = -8; end <= 7; end += 15)
         for (int step = 0; step < 8; step++) {
             const float stretch = 0.78f + 0.04f * static_cast<float>(step);

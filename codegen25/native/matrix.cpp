@@ -137,6 +137,20 @@ Matrix Matrix::quantized(const uint8_t* data, Floats type, int rows, int columns
     return matrix;
 }
 
+void Matrix::stored(int n, uint8_t* integers, uint16_t* scales) const {
+    const uint8_t* tile = weights_.bytes + n / kLanes * weights_.tile_bytes() + 4 * (n % kLanes);
+    const uint16_t* from = weights_.scales + n / kLanes * weights_.tile_scales() + n % kLanes;
+    const int words = columns_ * weights_.bits / 32;
+    const uint32_t flip = weights_.bits == 8 ? 0x80808080u : 0;
+    for (int i = 0; i < words; i++) {
+        uint32_t word;
+        std::memcpy(&word, tile + static_cast<size_t>(i) * 4 * kLanes, 4);
+        word ^= flip;
+        std::memcpy(integers + 4 * static_cast<size_t>(i), &word, 4);
+    }
+    for (int g = 0; g < columns_ / group(); g++) scales[g] = from[static_cast<size_t>(g) * kLanes];
+}
+
 void Matrix::row(int n, float* out) const {
     const int lane = n % kLanes, group = kGroup / weights_.sub;
     const uint8_t* tile = weights_.bytes + n / kLanes * weights_.tile_bytes() + 4 * lane;

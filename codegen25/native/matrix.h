@@ -33,6 +33,9 @@ public:
     // Row n as floats [columns].
     void row(int n, float* out) const;
 
+    // Row n as files hold it (`packed`), where the columns are whole groups.
+    void stored(int n, uint8_t* integers, uint16_t* scales) const;
+
 private:
     Matrix(int rows, int columns, int bits, int group);
     // One row's integers (rows of packed bytes) and scales into its tile.

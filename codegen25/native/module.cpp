@@ -73,9 +73,14 @@ void check_threads(int threads) {
     if (threads < 1 || threads > kMostThreads) refuse(str(threads), " threads: 1 to ", str(kMostThreads), " can be had");
 }
 
+template <typename T>
+nb::ndarray<nb::numpy, T> array(std::unique_ptr<T[]> data, std::initializer_list<size_t> shape) {
+    T* raw = data.release();
+    return {raw, shape, nb::capsule(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); })};
+}
+
 Numpy numpy(std::unique_ptr<float[]> data, std::initializer_list<size_t> shape) {
-    float* raw = data.release();
-    return Numpy(raw, shape, nb::capsule(raw, [](void* p) noexcept { delete[] static_cast<float*>(p); }));
+    return array(std::move(data), shape);
 }
 
 // Memory of logits that Python has let go, for those to come: fresh pages of it cost more than filling them.
@@ -166,6 +171,22 @@ Numpy dequantized(const Matrix& m) {
     auto out = std::make_unique<float[]>(static_cast<size_t>(m.rows()) * m.columns());
     for (int n = 0; n < m.rows(); n++) m.row(n, out.get() + static_cast<size_t>(n) * m.columns());
     return numpy(std::move(out), {static_cast<size_t>(m.rows()), static_cast<size_t>(m.columns())});
+}
+
+// What `packed` takes: integers, and the bits of the scales.
+nb::tuple stored(const Matrix& m) {
+    if (m.columns() % m.group())
+        refuse("a matrix of ", str(m.columns()), " columns has no whole groups of ", str(m.group()));
+    const size_t rows = m.rows(), row_bytes = static_cast<size_t>(m.columns()) * m.bits() / 8;
+    const size_t row_scales = m.columns() / m.group();
+    auto integers = std::make_unique<uint8_t[]>(rows * row_bytes);
+    auto scales = std::make_unique<uint16_t[]>(rows * row_scales);
+    {
+        nb::gil_scoped_release release;
+        for (size_t n = 0; n < rows; n++)
+            m.stored(static_cast<int>(n), integers.get() + n * row_bytes, scales.get() + n * row_scales);
+    }
+    return nb::make_tuple(array(std::move(integers), {rows, row_bytes}), array(std::move(scales), {rows, row_scales}));
 }
 
 Numpy multiply(const Matrix& m, const Floats2& x, const std::string& isa, int threads) {
@@ -384,6 +405,7 @@ NB_MODULE(_native, m) {
         .def_static("packed", &packed, "q"_a, "scale"_a, "bits"_a, "group"_a)
         .def_static("quantized", &quantized, "weights"_a, "bits"_a, "dtype"_a, "threads"_a = 1)
         .def("dequantized", &dequantized)
+        .def("stored", &stored)
         .def("multiply", &multiply, "x"_a, "isa"_a = "", "threads"_a = 1)
         .def_prop_ro("rows", &Matrix::rows)
         .def_prop_ro("columns", &Matrix::columns)
