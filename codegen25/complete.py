@@ -84,14 +84,16 @@ def load(
 
     On "cpu" it runs in the native engine, on `threads` cores (by default all); weights that are not quantized are
     rounded to `bits` (8 by default, or 4). On another device, or in a `dtype` (float32, bfloat16, float16), it runs in
-    PyTorch. Raises `CodegenError` when there is no such model, when its files are damaged, or when PyTorch is missing.
+    PyTorch; so does CodeGen2 anywhere, an older architecture. Raises `CodegenError` when there is no such model, when
+    its files are damaged, or when PyTorch is missing.
     """
     from codegen25.engine.cpu import build, open_source
     from codegen25.model.cached import fetched
     from codegen25.model.folder import check_vocab
+    from codegen25.model.older import is_older
 
     path = find(name, device=device, dtype=dtype, bits=bits, notice=notice)
-    if device != "cpu" or dtype is not None:
+    if device != "cpu" or dtype is not None or is_older(path):
         if threads is not None or bits is not None:
             raise UsageError("threads and bits are settings of the native engine; leave them, or device and dtype, out")
         return _load_torch(path, device, dtype or "bfloat16", notice)
@@ -119,18 +121,24 @@ def find(
 
 def _load_torch(path: Path, device: str, dtype: str, notice: Callable[[str], None]) -> Model:
     from codegen25.model.folder import check_vocab, is_gguf
+    from codegen25.model.older import is_older
 
     if is_gguf(path):
         raise UsageError(f"{path}: GGUF files run on the CPU alone; leave device and dtype out")
     try:
         from codegen25.engine.torch import TorchBackend
         from codegen25.model.checkpoint import load_llama
+        from codegen25.model.codegen2 import load_codegen2
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise CodegenError(f"device {device} in {dtype} needs PyTorch; pip install 'codegen25[torch]'") from error
     tokenizer = from_folder(path)
-    model = load_llama(path, dtype=dtype, device=device, notice=notice)
+    model = (
+        load_codegen2(path, dtype=dtype, device=device)
+        if is_older(path)
+        else load_llama(path, dtype=dtype, device=device, notice=notice)
+    )
     check_vocab(model.config, tokenizer, path)
     return Model(TorchBackend(model), tokenizer)
 

@@ -32,6 +32,13 @@ END_OF_MASK = "<eom>"
 GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 DIGITS_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
 
+# GPT-2's within what is left between runs of spaces and of tabs, each of which is one piece: CodeGen1's and CodeGen2's,
+# where these runs are tokens that are taken out of a text first, from the left, the longest there is.
+RUNS_PATTERN = (
+    r""" {2,31}|\t{2,9}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+"""
+    r"""|(?:(?!  |\t\t)\s)+(?=\s|$)|(?:(?!  |\t\t)\s)+"""
+)
+
 # Bytes that no text encodes to (RFC 3629); a vocabulary may lack them.
 NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 
@@ -309,10 +316,15 @@ def _from_spec(text: str, spec: Mapping[str, Any]) -> Tokenizer:
         if model.get(option):
             raise _Unsupported(f"it uses {option}")
     vocab: dict[str, int] = model["vocab"]
-    control = _added_tokens(spec.get("added_tokens") or [], vocab)
+    runs = {token["content"]: token["id"] for token in spec.get("added_tokens") or [] if _is_run(token["content"])}
+    control = _added_tokens([token for token in spec.get("added_tokens") or [] if token["content"] not in runs], vocab)
     pattern = _pattern(spec.get("pre_tokenizer"))
+    if runs:
+        if set(runs) != _RUNS or pattern != GPT2_PATTERN:
+            raise _Unsupported("some runs of spaces or tabs are tokens, but not those of CodeGen2")
+        pattern = RUNS_PATTERN
     regex.compile(pattern)
-    ordered = _in_merge_order(vocab, model["merges"])
+    ordered = _in_merge_order(vocab, model["merges"]) | {run.encode(): id for run, id in runs.items()}
     missing = [byte for byte in range(256) if bytes([byte]) not in ordered and byte not in NEVER_IN_UTF8]
     if missing:
         raise _Unsupported(f"it has no token for the byte 0x{missing[0]:02x}")
@@ -338,6 +350,13 @@ def _in_merge_order(vocab: Mapping[str, int], merges: Sequence[Any]) -> dict[byt
             raise _Unsupported(f"two merges make the token {left + right!r}")
         ordered[token] = vocab[left + right]
     return ordered
+
+
+_RUNS = {" " * count for count in range(2, 32)} | {"\t" * count for count in range(2, 10)}
+
+
+def _is_run(token: str) -> bool:
+    return len(token) > 1 and not token.strip(token[0]) and token[0] in " \t"
 
 
 def _added_tokens(added: Sequence[Mapping[str, Any]], vocab: Mapping[str, int]) -> dict[str, int]:

@@ -55,8 +55,7 @@ def write_shard(path: Path, tensors: Mapping[str, tuple[int, ...]]) -> None:
 
 def write_folder(folder: Path, config: ModelConfig) -> None:
     folder.mkdir(parents=True)
-    sizes = {key: value for key, value in config.to_hf().items() if key in CONFIG}
-    (folder / "config.json").write_text(json.dumps(CONFIG | sizes))
+    (folder / "config.json").write_text(json.dumps(CONFIG | config.to_hf()))
     (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights.\n")
     named = {stored_name(name): shape for name, shape in shapes(config).items()}

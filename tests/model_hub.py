@@ -63,8 +63,10 @@ class ModelHub:
             if name.endswith(LARGE):
                 sibling["lfs"] = {"sha256": digest, "size": size, "pointerSize": 134}
             siblings.append(sibling)
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         tags = [f"license:{self.license}"] if self.license else []
-        return {"id": self.name, "sha": self.commit, "tags": tags, "siblings": siblings}
+        found = {"id": self.name, "sha": self.commit, "tags": tags, "siblings": siblings}
+        return found | {"config": {"model_type": config.get("model_type")}}
 
     def tree(self) -> list[dict[str, Any]]:
         return [

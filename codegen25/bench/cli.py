@@ -300,6 +300,26 @@ def serve(users: str, seconds: float, streams: int, cursors: int, seed: int, as_
     _show(as_json, options, found)
 
 
+@bench.command()
+@click.option("--model", default="nano", help="A model folder, a hub id, or a built-in name.")
+@click.option("--lines", type=click.IntRange(min=1), default=10_000, help="Of which token ids are compared.")
+@click.option("--prompts", type=click.IntRange(1, 100), default=50, help="That are continued.")
+@_tokens(48, "Of every continuation.")
+@_shared(rounds=1, peers=False)
+def export(model: str, lines: int, prompts: int, tokens: int, as_json: bool, **shared: Any) -> None:
+    """Whether llama.cpp and transformers read an exported model as we do: token ids, and greedy text.
+
+    \b
+    Example:
+      codegen25 bench export --json > export.json
+    """
+    with needs_extra("torch", "bench export"):
+        from codegen25.bench import export as benchmark
+
+    options = _options(**shared)
+    _show(as_json, options, benchmark.run(options, model, lines, prompts, tokens))
+
+
 def _serve_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
     with needs_extra("serve", "bench serve"):
         from codegen25.bench import serve as benchmark

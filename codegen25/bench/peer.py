@@ -45,6 +45,7 @@ PEERS = {
         ({"dtype": "float32"}, {"dtype": "bfloat16"}),
     ),
     "hf-trainer": Recipe("hf_trainer.py", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0"), 8 * GIB),
+    "hf-folder": Recipe("hf_folder.py", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0"), 8 * GIB),
     "openvino": Recipe("openvino.py", ("openvino-genai==2026.4.1.0",), GIB),
     "datatrove": Recipe(
         "datatrove.py",

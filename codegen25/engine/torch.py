@@ -16,6 +16,7 @@ from torch import Tensor
 
 from codegen25.config import ModelConfig
 from codegen25.engine.backend import Logits, Row
+from codegen25.model.codegen2 import CodeGen2
 from codegen25.model.llama import Llama
 
 FIRST_CAPACITY = 256
@@ -76,9 +77,9 @@ class _Attend:
 
 
 class TorchBackend:
-    """`Backend` on a `Llama`, on the device and in the dtype of its weights."""
+    """`Backend` on a `Llama` or a `CodeGen2`, on the device and in the dtype of its weights."""
 
-    def __init__(self, model: Llama) -> None:
+    def __init__(self, model: Llama | CodeGen2) -> None:
         self.model = model.eval()
         self._caches: dict[int, _Cache] = {}
         self._next = 0

@@ -94,7 +94,7 @@ def read_bin(path: Path) -> Iterator[tuple[str, str, NDArray[Any]]]:
         yield name, dtype, tensor.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else tensor.numpy()
 
 
-class _NoInit(TorchFunctionMode):
+class NoInit(TorchFunctionMode):
     """Leaves out `torch.nn.init`: on the meta device it does nothing but import 75 MB of torch for a second or two."""
 
     def __torch_function__(
@@ -109,7 +109,7 @@ class _NoInit(TorchFunctionMode):
 def expected_model(config: ModelConfig, folder: Path) -> Llama:
     """A `Llama` without memory, to be filled from the files of `folder`."""
     check_size(config, weight_files(folder), folder)
-    with torch.device("meta"), _NoInit():
+    with torch.device("meta"), NoInit():
         return Llama(config)
 
 
@@ -129,13 +129,13 @@ def checked_tensors(folder: Path, config: ModelConfig) -> Iterator[tuple[str, Te
         del tensor
 
 
-def _dtype(name: str) -> torch.dtype:
+def as_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"dtype {name!r}: choose one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-def _device(name: str) -> torch.device:
+def as_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -153,7 +153,7 @@ def load_llama(
 
     Raises `CodegenError` for a folder that is no model, for damaged files, and where config and tensors disagree.
     """
-    wanted, place = _dtype(dtype), _device(device)
+    wanted, place = as_dtype(dtype), as_device(device)
     config, hf = read_config(folder)
     repair(hf, folder, notice)
     model = expected_model(config, folder)
@@ -202,7 +202,7 @@ def write_weights(
 
     A shard is held in memory at a time; a tensor larger than `shard_bytes` is a shard of its own.
     """
-    wanted = _dtype(dtype)
+    wanted = as_dtype(dtype)
     shards: list[list[str]] = []
     shard: dict[str, Tensor] = {}
     held = total = 0

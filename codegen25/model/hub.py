@@ -25,6 +25,7 @@ from codegen25.model.cached import HUB_ID, ORIGIN, WHOLE, cache_folder, fetched,
 from codegen25.model.convert import WeightFile, convert
 from codegen25.model.folder import check_vocab, resolve, shapes, stored_name, whole_here
 from codegen25.model.hf_tokenizer import write_tokenizer
+from codegen25.model.older import MODEL_TYPE, is_older, read_shape
 from codegen25.model.plan import PLANS, check_shape, packing_of, to_json
 from codegen25.model.publisher import repair
 from codegen25.model.repository import RemoteFile, Repository, look_up
@@ -56,13 +57,16 @@ def whole(name: str, notice: Notice = say) -> Path:
 
 
 def fetch(name: str, bits: int, *, accept: bool = False, notice: Notice = say) -> Path:
-    """The newest commit of the hub id `name`, quantized to `bits` (4 or 8) or `WHOLE`: the folder in the cache.
+    """The newest commit of the hub id `name`, in `bits` (4 or 8) or `WHOLE`, as CodeGen2 always is: its folder.
 
     `accept`: its licence, where that is not an open one (`terms.py`). Raises `CodegenError` when it cannot be had, is
     not what the hub lists, is no model that can be run, or finds no room; what had arrived is kept for the next time.
     """
     _check(name)
     repository = look_up(name)
+    if bits and repository.model_type == MODEL_TYPE:
+        notice(f"{name}: is a CodeGen2, which runs in PyTorch; it is kept as published")
+        bits = WHOLE
     kept = place(name, bits)
     if origin(kept).get("commit") == repository.commit:
         return kept
@@ -97,7 +101,7 @@ def _make(repository: Repository, bits: int, staging: Path, accept: bool, notice
         folder.mkdir(parents=True, exist_ok=True)
     for file in repository.beside():
         repository.download(file, source)
-    config, hf = read_config(source)
+    config, hf = (read_shape(source).config, {}) if is_older(source) else read_config(source)
     terms = agree(repository.name, repository.license, terms_text(source), accept, notice)
     weights = repository.weights(source)
     _check_model(repository, config, hf, bits, source, weights)

@@ -19,10 +19,10 @@ from codegen25.data.plain import first_line, plain
 from codegen25.errors import CodegenError
 from codegen25.model.resume import save
 
-# What is wanted beside the weights. Custom code is not: it is never run.
+# What is wanted beside the weights. Custom code is never run; CodeGen2's is read for a number (`older.py`).
 BESIDE = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "README.md", "LICENSE*", "NOTICE*",
+    "added_tokens.json", "vocab.json", "merges.txt", "modeling_codegen.py", "README.md", "LICENSE*", "NOTICE*",
 )  # fmt: skip
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -38,11 +38,15 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """A commit of the model `name`, a hub id; `license` is what its makers declare, "" where they do not."""
+    """A commit of the model `name`, a hub id.
+
+    `license` is what its makers declare, "" where they do not; `model_type` the architecture, as in its config.
+    """
 
     name: str
     commit: str
     license: str
+    model_type: str
     files: Mapping[str, RemoteFile]
 
     def beside(self) -> list[str]:
@@ -127,7 +131,8 @@ def look_up(name: str) -> Repository:
     for sibling in info.siblings or ():
         hash = f"sha256:{sibling.lfs.sha256}" if sibling.lfs else f"git:{sibling.blob_id}"
         files[sibling.rfilename] = RemoteFile(sibling.rfilename, sibling.size or 0, hash)
-    return Repository(name, str(info.sha), plain(licenses[0]) if licenses else "", files)
+    model_type = str((getattr(info, "config", None) or {}).get("model_type", ""))
+    return Repository(name, str(info.sha), plain(licenses[0]) if licenses else "", model_type, files)
 
 
 @contextmanager
