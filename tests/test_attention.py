@@ -78,8 +78,8 @@ def test_bfloat16_is_as_near_to_the_truth_as_pytorch() -> None:
 
 
 def test_equal_numbers_in_two_rows_are_two_documents() -> None:
-    assert ByDocument(numbered([[3], [3]])).lengths == [3, 3]
-    assert ByDocument(numbered([[2, 3], [1]])).lengths == [2, 3, 1, 4]
+    assert ByDocument(numbered([[3], [3]])).lengths == [[3], [3]]
+    assert ByDocument(numbered([[2, 3], [1]])).lengths == [[2, 3], [1, 4]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

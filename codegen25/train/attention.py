@@ -10,6 +10,8 @@ groups of R that share keys and values, K head size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,29 +33,24 @@ class ByDocument:
     def __init__(self, document_BT: Tensor) -> None:
         borders = torch.ones_like(document_BT, dtype=torch.bool)
         borders[:, 1:] = document_BT[:, 1:] != document_BT[:, :-1]  # a row begins a document
-        starts = borders.flatten().nonzero()[:, 0]
-        ends = torch.cat([starts[1:], starts.new_tensor([document_BT.numel()])])
-        self.lengths: list[int] = (ends - starts).tolist()
+        rows = [row.nonzero()[:, 0].tolist() for row in borders]
+        T = document_BT.shape[1]
+        self.lengths = [[end - start for start, end in pairwise([*starts, T])] for starts in rows]
 
     def __call__(self, layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
         return _eager(q_BHTK, k_BGTK, v_BGTK, self.lengths)
 
 
-def _attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, lengths: list[int]) -> Tensor:
-    B, _, T, _ = q_BHTK.shape
-    parts = (_split(x, lengths) for x in (q_BHTK, k_BGTK, v_BGTK))
-    o_NHK = torch.cat([blockwise(q, k, v).transpose(0, 1) for q, k, v in zip(*parts, strict=True)])
-    return o_NHK.view(B, T, *o_NHK.shape[1:]).transpose(1, 2)
+def _attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, lengths: list[list[int]]) -> Tensor:
+    rows = [
+        torch.cat([blockwise(*one) for one in zip(*(x.split(row, 1) for x in qkv), strict=True)], 1)
+        for *qkv, row in zip(q_BHTK, k_BGTK, v_BGTK, lengths, strict=True)
+    ]
+    return torch.stack(rows)
 
 
 # The lengths differ from batch to batch, and a compiled block would be compiled again for each.
 _eager: Callable[..., Tensor] = torch.compiler.disable(_attend)  # type: ignore[no-untyped-call]
-
-
-def _split(x_BHTK: Tensor, lengths: list[int]) -> list[Tensor]:
-    """[H, n, K] for each document."""
-    pieces = torch.split(x_BHTK.transpose(1, 2).flatten(0, 1), lengths)
-    return [piece.transpose(0, 1).contiguous() for piece in pieces]
 
 
 def packed(document_BT: Tensor) -> Attend:
@@ -74,8 +71,8 @@ class _Blockwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_HnK: Tensor, k_GnK: Tensor, v_GnK: Tensor) -> Tensor:
         (H, n, K), G = q_HnK.shape, len(k_GnK)
-        q_GRnK = (q_HnK * K**-0.5).view(G, H // G, n, K)
-        o_GRnK = torch.empty_like(q_GRnK)
+        q_GRnK = (q_HnK * K**-0.5).reshape(G, H // G, n, K)
+        o_GRnK = q_HnK.new_empty(G, H // G, n, K)
         for start, end in _blocks(n):
             p = _probabilities(q_GRnK[:, :, start:end], k_GnK[:, :end])
             o_GRnK[:, :, start:end] = torch.bmm(_rows(p), v_GnK[:, :end]).view(G, -1, end - start, K)
@@ -91,7 +88,7 @@ class _Blockwise(torch.autograd.Function):
         do_GRnK = grads[0].reshape(G, R, n, K)
         # What a row of probabilities loses for summing up to one.
         d_GRn1 = (do_GRnK * o_HnK.view(G, R, n, K)).sum(-1, keepdim=True, dtype=torch.float32).to(o_HnK.dtype)
-        dq_GRnK = torch.empty_like(q_GRnK)
+        dq_GRnK = torch.empty_like(o_HnK).view(G, R, n, K)
         dk_GnK, dv_GnK = (torch.zeros(G, n, K, dtype=torch.float32) for _ in range(2))
         for start, end in _blocks(n):
             q_GRmK, m = q_GRnK[:, :, start:end], end - start
@@ -119,6 +116,11 @@ def _probabilities(q_GRmK: Tensor, k_GeK: Tensor) -> Tensor:
     """[G, R, m, e] of the last m of e tokens. The queries are scaled."""
     G, R, m, _ = q_GRmK.shape
     s_GRme = torch.bmm(_rows(q_GRmK), k_GeK.mT).view(G, R, m, -1)
-    later_mm = torch.ones(m, m, dtype=torch.bool).triu_(1)
-    s_GRme[..., -m:].masked_fill_(later_mm, -torch.inf)
+    s_GRme[..., -m:].masked_fill_(_later()[:m, :m], -torch.inf)
     return torch.softmax(s_GRme, -1)
+
+
+@cache
+def _later() -> Tensor:
+    """[m, m] of a block, bool: what lies behind a token."""
+    return torch.ones(BLOCK, BLOCK, dtype=torch.bool).triu_(1)

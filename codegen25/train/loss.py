@@ -53,7 +53,9 @@ def cross_entropy_sum(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk:
 
     `chunk` states are worked on at a time. Without states (N = 0) the sum and both gradients are zero.
     """
-    chunk = chunk or chunk_of(len(weight_VD))
+    if chunk is None:  # even ones: a small rest would be a slow product
+        parts = max(1, -(-len(x_ND) // chunk_of(len(weight_VD))))
+        chunk = max(1, -(-len(x_ND) // parts))
     total: Tensor = _ChunkedCrossEntropy.apply(x_ND, weight_VD, targets_N, chunk)  # type: ignore[no-untyped-call]
     return total
 
