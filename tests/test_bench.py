@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from codegen25.bench import cli, machine, speed, weights
 from codegen25.bench import peer as peers
-from codegen25.bench.cli import default_cache
 from codegen25.bench.figures import Bar, Figure, Options, table
 from codegen25.bench.peer import DRIVERS, PEERS, Peer, PeerError, Recipe
 from codegen25.cli import main
 from codegen25.config import SHAPES, ModelConfig
 from codegen25.errors import CodegenError
+from codegen25.model.cached import cache_folder
 
 VOCAB = tiny.tokenizer().n_vocab
 TINY = ModelConfig(VOCAB, 64, 96, 2, 4, 2, 16, 256)
@@ -142,9 +142,9 @@ def test_disk(tmp_path: Path) -> None:
 
 def test_the_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache() == Path("/somewhere/codegen25")
+    assert cache_folder() == Path("/somewhere/codegen25")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the specification says to ignore
-    assert default_cache() == Path.home() / ".cache" / "codegen25"
+    assert cache_folder() == Path.home() / ".cache" / "codegen25"
 
 
 # ----------------------------------------------------------------------------------------------------------- our engine

@@ -140,6 +140,22 @@ def test_bits_that_were_asked_for(published: Path, serve: Serve) -> None:
     assert load(MONO, bits=4, notice=pytest.fail).complete("x", max_tokens=1).tokens
 
 
+def test_at_full_depth(serve: Serve, tmp_path: Path) -> None:
+    """32 layers, narrow: 323 entries in the index of the `.bin` files, with buffers that transformers wrote then."""
+    shape = ModelConfig(51200, 64, 128, 32, 2, 2, 32, 2048)
+    write_publisher_folder(tmp_path / "deep", shape=shape)
+    index = json.loads((tmp_path / "deep" / "pytorch_model.bin.index.json").read_text())["weight_map"]
+    assert len(index) == 323 and len(set(index.values())) == 3
+    shutil.copytree(tmp_path / "deep", tmp_path / "bins", ignore=shutil.ignore_patterns("*safetensors*"))
+    texts = []
+    for folder in ("deep", "bins"):
+        hub = serve(tmp_path / folder, f"owner/{folder}")
+        kept = fetch(hub.name, 4, notice=silent)
+        texts.append(load(hub.name, notice=pytest.fail).complete("def f(", max_tokens=4))
+        assert load(str(tmp_path / folder), bits=4, notice=silent).complete("def f(", max_tokens=4) == texts[-1]
+    assert texts[0] == texts[1] and len(list(kept.glob("*.safetensors"))) == 3
+
+
 def test_bins_are_taken_where_there_is_nothing_else(serve: Serve, tmp_path: Path) -> None:
     write_publisher_folder(tmp_path / "bins", safetensors=False, shape=SHAPE)
     serve(tmp_path / "bins")

@@ -40,7 +40,7 @@ TORCH_FILES = {"engine/torch.py"}
 # The base install reaches these; they must import where PyTorch is absent.
 WITHOUT_TORCH = ["", ".chat", ".cli", ".complete", ".config", ".files", ".infill", ".tokenizer", ".data.document",
                  ".engine.backend", ".engine.cpu", ".engine.sampling", ".evaluate.report", ".model.folder",
-                 ".model.gguf", ".model.hf_tokenizer", ".model.plan", ".model.weights",
+                 ".model.convert", ".model.gguf", ".model.hf_tokenizer", ".model.hub", ".model.plan", ".model.weights",
                  ".serve.app"]  # fmt: skip
 
 IMPORT_TO_DISTRIBUTION = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -301,23 +300,48 @@ def serve(users: str, seconds: float, streams: int, cursors: int, seed: int, as_
 
 
 @bench.command()
+@click.option("--requests", type=click.IntRange(min=20), default=200, help="By either way, for each figure.")
+@click.option("--streams", type=click.IntRange(min=3), default=50, help="At once, while a server is killed.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Other files.")
+@_shared(rounds=3, peers=False)
+def route(requests: int, streams: int, seed: int, as_json: bool, **shared: Any) -> None:
+    """What `serve --upstream` adds to a server of ours, and what is lost when one of three is killed.
+
+    
+    Example:
+      codegen25 bench route --threads 1 --json
+    """
+    options = _options(**shared)
+    _show(as_json, options, _route_figures(options, requests, streams, seed))
+
+
+@bench.command()
 @click.option("--model", default="nano", help="A model folder, a hub id, or a built-in name.")
 @click.option("--lines", type=click.IntRange(min=1), default=10_000, help="Of which token ids are compared.")
 @click.option("--prompts", type=click.IntRange(1, 100), default=50, help="That are continued.")
 @_tokens(48, "Of every continuation.")
+@click.option("--vllm", type=FOLDER, metavar="PROGRAM", help="vLLM's program; it serves the exported folder too.")
 @_shared(rounds=1, peers=False)
-def export(model: str, lines: int, prompts: int, tokens: int, as_json: bool, **shared: Any) -> None:
-    """Whether llama.cpp and transformers read an exported model as we do: token ids, and greedy text.
+def export(model: str, lines: int, prompts: int, tokens: int, vllm: Path | None, as_json: bool, **shared: Any) -> None:
+    """Whether llama.cpp, transformers and vLLM read an exported model as we do: token ids, and greedy text.
 
     \b
-    Example:
+    Examples:
       codegen25 bench export --json > export.json
+      codegen25 bench export --prompts 20 --vllm ~/vllm/bin/vllm
     """
     with needs_extra("torch", "bench export"):
         from codegen25.bench import export as benchmark
 
     options = _options(**shared)
-    _show(as_json, options, benchmark.run(options, model, lines, prompts, tokens))
+    _show(as_json, options, benchmark.run(options, model, lines, prompts, tokens, vllm))
+
+
+def _route_figures(options: Options, requests: int, streams: int, seed: int) -> Iterable[Figure]:
+    with needs_extra("serve", "bench route"):
+        from codegen25.bench import route as benchmark
+
+        yield from benchmark.run(options, requests=requests, streams=streams, seed=seed)
 
 
 def _serve_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
@@ -337,13 +361,14 @@ def _options(
     from codegen25.bench import machine
     from codegen25.bench.figures import Options
     from codegen25.engine.machine import usable_cores
+    from codegen25.model.cached import cache_folder
 
     names = [] if peers == "none" else [name.strip() for name in peers.split(",")]
     for name in names:
         if name not in known:
             raise UsageError(f"--peers {name or peers}: choose from {', '.join(known)}, or none")
     options = Options(
-        cache=(cache or default_cache()).absolute(),
+        cache=(cache or cache_folder()).absolute(),
         threads=usable_cores() if threads is None else threads,
         rounds=rounds,
         peers=tuple(dict.fromkeys(names)),
@@ -356,12 +381,6 @@ def _options(
 
 def _quiet(line: str) -> None:
     """Progress is for a person who watches."""
-
-
-def default_cache() -> Path:
-    """Where the XDG base directory specification puts it."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "codegen25"
 
 
 def _show(as_json: bool, options: Options, figures: Iterable[Figure]) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from codegen25.bench.figures import Bar, Figure, Options
 from codegen25.bench.llama_server import LlamaServer
 from codegen25.bench.peer import Peer, PeerError
+from codegen25.bench.vllm_server import VllmServer
 from codegen25.complete import load
 from codegen25.engine.backend import Backend
 from codegen25.engine.sampling import log_softmax
@@ -74,7 +75,7 @@ def prompts(count: int) -> list[str]:
         text = read_source(path).text
         start = rng.choice([0, *(at for at in range(len(text)) if text.startswith("\ndef ", at))])
         piece = text[start : start + LONGEST].strip("\n")
-        found.append(piece[: piece.rfind("\n")] if "\n" in piece else piece)
+        found.append((piece[: piece.rfind("\n")] if "\n" in piece else piece).rstrip("\n"))
     return found
 
 
@@ -157,8 +158,14 @@ def parting(
     return Parting(number, after, float(logprobs[mine] - logprobs[other]))
 
 
-def run(options: Options, model: str, line_count: int, prompt_count: int, tokens: int) -> Iterator[Figure]:
-    """Figures that hold when all lines have our ids, and all texts are ours but for ties."""
+def run(
+    options: Options, model: str, line_count: int, prompt_count: int, tokens: int, vllm: Path | None = None
+) -> Iterator[Figure]:
+    """Figures that hold when all lines have our ids, and all texts are ours but for ties.
+
+    `vllm`: the program, which serves the folder too. It reads control strings in text as control tokens, so there the
+    ids of the prompts alone are compared.
+    """
     texts, asked = lines(line_count), prompts(prompt_count)
     with exported(model, options) as (folder, file):
         ours = load(str(folder), dtype="bfloat16", notice=options.say)
@@ -168,7 +175,9 @@ def run(options: Options, model: str, line_count: int, prompt_count: int, tokens
         options.say("our own texts")
         written = [greedy(ours.backend, prompt, tokens, end) for prompt in ids]
 
-        def compare(name: str, encode: Encode, continue_: Callable[[list[int]], list[int]]) -> Iterator[Figure]:
+        def compare(
+            name: str, encode: Encode, continue_: Callable[[list[int]], list[int]], texts: Sequence[str] = texts
+        ) -> Iterator[Figure]:
             options.say(f"{name}: ids of {len(texts)} lines")
             yield _ids(name, ours.tokenizer, texts, encode(texts))
             options.say(f"{name}: {len(ids)} texts")
@@ -189,6 +198,12 @@ def run(options: Options, model: str, line_count: int, prompt_count: int, tokens
                 lambda texts: peer.call("encode", texts=list(texts))["ids"],
                 lambda prompt: peer.call("greedy", prompt=prompt, n=tokens, end=end)["tokens"],
             )
+        if vllm:
+            options.say("starting vLLM")
+            with VllmServer(vllm, folder, options, window=2048) as vllm_server:
+                yield from compare(
+                    "vLLM bf16", vllm_server.encode, lambda prompt: vllm_server.greedy(prompt, tokens), asked
+                )
 
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
