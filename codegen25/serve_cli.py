@@ -94,7 +94,7 @@ def serve(
 
         return load_model(model, device=device, threads=threads, bits=bits)
 
-    _check_exists(model)
+    _check_exists(model, device, bits, is_local=not pool)
     attribute = _attribution(index, policy)
     sock = bind(host, port, limits.stall_seconds)
     hosts = (*allow_host, host)
@@ -130,11 +130,15 @@ def _attribution(index: Path | None, policy: str | None) -> Callable[[Facts], At
     return beside(index, policy)
 
 
-def _check_exists(model: str) -> None:
-    """A name that means nothing is said before anything is started."""
+def _check_exists(model: str, device: str, bits: int | None, *, is_local: bool) -> None:
+    """A name that means nothing is said before anything is started; a hub id is fetched where the model runs here."""
+    from codegen25.complete import find
     from codegen25.model.folder import resolve
 
-    resolve(model)
+    if is_local:
+        find(model, device=device, bits=bits)
+    else:
+        resolve(model)
 
 
 def _short(model: str) -> str:
