@@ -340,6 +340,16 @@ def test_what_cannot_be_run_is_said_before_its_weights_are_fetched(
     assert not any(hub.gets(shard) for shard in SHARDS)
 
 
+def test_files_that_lie_elsewhere_are_left_out(
+    published: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub = serve(published)
+    said = hub.info()
+    said["siblings"] += [{"rfilename": name, "size": 1, "blobId": "0" * 40} for name in ("LICENSE/../../../x", "a/b")]
+    monkeypatch.setattr(hub, "info", lambda: said)
+    assert not any("/" in name for name in origin(fetch(MONO, 4, notice=silent))["files"])
+
+
 def test_an_index_that_names_what_is_not_there(published: Path, serve: Serve, tmp_path: Path) -> None:
     for name in ("../../escape.safetensors", "model-00009-of-00003.safetensors", 3):
         folder = tmp_path / str(abs(hash(name)))

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from codegen25.config import ModelConfig
+from codegen25.data.plain import first_line
 from codegen25.errors import CodegenError
 from codegen25.model.folder import AGAIN, checked, stored_name
 from codegen25.model.plan import Packing, check_shape, packing_of
@@ -165,9 +166,12 @@ class _Conversion:
         path = self._written(number)
         aside = path.with_suffix(".partial")
         said = {"format": "pt", "source": self.files[number].mark, "tensors": json.dumps(self.shapes)}
-        save_file(self.packed, aside, metadata=said)
-        aside.chmod(self.out.stat().st_mode & 0o666)
-        aside.replace(path)
+        try:
+            save_file(self.packed, aside, metadata=said)
+            aside.chmod(self.out.stat().st_mode & 0o666)
+            aside.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise CodegenError(f"{self.out}: cannot be written ({first_line(error)}); free some space") from error
         self.packed.clear()
 
 

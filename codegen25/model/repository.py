@@ -129,6 +129,8 @@ def look_up(name: str) -> Repository:
     licenses = [tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")]
     files = {}
     for sibling in info.siblings or ():
+        if "/" in sibling.rfilename or "\\" in sibling.rfilename:
+            continue  # nothing of a model lies in folders, and nothing is to be written outside of ours
         hash = f"sha256:{sibling.lfs.sha256}" if sibling.lfs else f"git:{sibling.blob_id}"
         files[sibling.rfilename] = RemoteFile(sibling.rfilename, sibling.size or 0, hash)
     model_type = str((getattr(info, "config", None) or {}).get("model_type", ""))
