@@ -37,12 +37,13 @@ class Server(Protocol):
 
 
 class OurServer:
-    """Ended with its block."""
+    """Ended with its block. With `upstreams` it runs no model, and asks these. `number` tells its log from others'."""
 
-    def __init__(self, options: Options, model: Path) -> None:
-        log = options.cache / "logs" / "codegen25 serve.log"
+    def __init__(self, options: Options, model: Path, *, upstreams: Sequence[str] = (), number: int = 0) -> None:
+        log = options.cache / "logs" / f"codegen25 serve{f' {number}' if number else ''}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = ["--model", str(model), "--port", "0", "--threads", str(options.threads), "--queue", "2000"]
+        arguments = ["--model", str(model), "--port", "0", "--queue", "2000"]
+        arguments += [f"--upstream={url}" for url in upstreams] or ["--threads", str(options.threads)]
         with log.open("w") as stderr:
             self._process = subprocess.Popen([sys.executable, "-m", "codegen25", "serve", *arguments], stderr=stderr)
         try:
@@ -68,6 +69,11 @@ class OurServer:
         """Bytes that are resident."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def kill(self) -> None:
+        """As a machine does that fails."""
+        self._process.kill()
+        self._process.wait(60)
 
     def __enter__(self) -> Self:
         return self
