@@ -166,6 +166,18 @@ def test_the_best_of_several(router: Running) -> None:
     assert len({choice["text"] for choice in all_five}) > 1
 
 
+def test_what_vllm_adds_to_openais_fields_our_server_knows(direct: Running) -> None:
+    prompt, allowed = family().encode("def f(x):\n"), family().encode(" return self")
+    ask = {"prompt": prompt, "max_tokens": 9, "allowed_token_ids": allowed, "return_token_ids": True}
+    (choice,) = direct.ask("/v1/completions", ask).json["choices"]
+    assert len(choice["token_ids"]) == 9 and set(choice["token_ids"]) <= set(allowed)
+    assert family().decode(choice["token_ids"]) == choice["text"]
+    events = direct.ask("/v1/completions", ask | {"stream": True}).events
+    assert [id for event in events for one in event["choices"] for id in one["token_ids"]] == choice["token_ids"]
+    reply = direct.ask("/v1/completions", ask | {"allowed_token_ids": [10**9]})
+    assert reply.status == 400 and reply.json["error"]["param"] == "allowed_token_ids"
+
+
 def test_typing_along_asks_no_upstream(router: Running, two: list[Running]) -> None:
     ask = {"input_prefix": "def g(x):\n", "input_suffix": "\n", "prompt": "    y", "n_predict": 8, "lines": "any"}
     text = router.ask("/infill", ask).json["content"]
@@ -559,7 +571,7 @@ def test_addresses(url: str) -> None:
     assert address(url).endswith("/v1") and not address(url).endswith("//v1")
 
 
-@pytest.mark.parametrize("url", ["", "a", "ftp://a", "http://", "http://a:x", "http://a?x=1"])
+@pytest.mark.parametrize("url", ["", "a", "ftp://a", "http://", "http://a:x", "http://a?x=1", "http://a b"])
 def test_no_addresses(url: str) -> None:
     with pytest.raises(UsageError, match="--upstream"):
         address(url)

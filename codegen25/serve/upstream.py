@@ -7,6 +7,7 @@ and then, and is in again when that comes as it should (`upstream_probe.py`).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,7 @@ class Upstream:
             self.retry = min(LAST_RETRY, 2 * self.retry)
             return False
         if not failure.is_hard and self.failures < FAILURES:
+            log("upstream", url=self.url, failures=self.failures, why=str(failure))
             return False
         self.is_up, self.why = False, str(failure)
         self.look_at = time.monotonic() + self.retry
@@ -109,6 +111,6 @@ def address(url: str) -> str:
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:  # a port that is none
         is_address = False
-    if not is_address or parts.query or parts.fragment:
+    if not is_address or parts.query or parts.fragment or re.search(r"\s", url):
         raise UsageError(f"--upstream {url}: not an address; give one like http://127.0.0.1:8000/v1")
     return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"

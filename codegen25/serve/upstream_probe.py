@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
 
 from codegen25.serve import upstream_wire as wire
 from codegen25.serve.refusal import Refusal
-from codegen25.serve.upstream import LOOK, Busy, Failed, Upstream
+from codegen25.serve.upstream import LAST_RETRY, LOOK, Busy, Failed, Upstream
 from codegen25.serve.upstream_pool import Pool
 from codegen25.tokenizer import Tokenizer
 
@@ -25,10 +25,17 @@ _PATIENCE = 10.0  # seconds that a look may take
 
 
 class Prober:
-    """Looks after a pool until it is cancelled. `window`: tokens that an upstream has to serve at the least."""
+    """Looks after a pool until it is cancelled. `window`: tokens that an upstream has to serve at the least.
 
-    def __init__(self, http: httpx.AsyncClient, pool: Pool, tokenizer: Tokenizer, window: int) -> None:
+    `on_broken` is told of bugs.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, pool: Pool, tokenizer: Tokenizer, window: int,
+        on_broken: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
         self._http, self._pool, self._tokenizer, self._window = http, pool, tokenizer, window
+        self._on_broken = on_broken
         self._prompt = tokenizer.encode("def f(x):\n    return")
         self._token = _unlikely(tokenizer)
 
@@ -62,6 +69,9 @@ class Prober:
             )
             if upstream.failed(failure):
                 self._pool.forget(upstream)
+        except Exception as error:  # a bug of ours; the others are looked at all the same
+            self._on_broken(error)
+            upstream.look_at = time.monotonic() + LAST_RETRY
 
     async def _try(self, upstream: Upstream) -> None:
         """Ask for one token; without an error it is in."""

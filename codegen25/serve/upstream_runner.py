@@ -54,7 +54,7 @@ class UpstreamRunner:
         self._tickets = count()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        prober = Prober(self._http, self._pool, model.tokenizer, model.window)
+        prober = Prober(self._http, self._pool, model.tokenizer, model.window, on_broken)
         self._probing = asyncio.create_task(prober.run())
 
     @property
