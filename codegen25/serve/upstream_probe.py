@@ -61,7 +61,8 @@ class Prober:
                     upstream.answered()
                 else:
                     await self._try(upstream)
-        except Busy:
+        except Busy as busy:
+            upstream.why = "" if upstream.is_up else str(busy)
             upstream.look_at = time.monotonic() + (LOOK if upstream.is_up else upstream.retry)
         except (Failed, Refusal, TimeoutError) as error:
             failure = (
