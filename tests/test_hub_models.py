@@ -20,6 +20,7 @@ import pytest
 import torch
 from model_hub import ModelHub
 from publisher_folder import CONFIG, INSTRUCT, write_publisher_folder
+from safetensors.torch import load_file, save_file
 
 from codegen25.cli import main
 from codegen25.complete import find, load
@@ -245,6 +246,17 @@ def test_a_server_without_ranges(published: Path, serve: Serve, tmp_path: Path) 
     folder = fetch_whole(MONO, notice=silent)
     assert hub.gets(SHARDS[0]) == [None, "bytes=50000-"]
     assert (folder / SHARDS[0]).read_bytes() == (published / SHARDS[0]).read_bytes()
+
+
+def test_a_tied_head_must_be_the_embedding(serve: Serve, tmp_path: Path) -> None:
+    write_publisher_folder(tmp_path / "m", bins=False, shape=SHAPE, tie_word_embeddings=True)
+    serve(tmp_path / "m", "owner/wrong")
+    one_line(lambda: fetch("owner/wrong", 8, notice=silent), "ties lm_head.weight")
+    embedding = load_file(tmp_path / "m" / SHARDS[0])["model.embed_tokens.weight"]
+    head = load_file(tmp_path / "m" / SHARDS[2])
+    save_file(head | {"lm_head.weight": embedding}, tmp_path / "m" / SHARDS[2])
+    serve(tmp_path / "m", "owner/right")
+    assert not any("lm_head" in name for name, _ in Folder(fetch("owner/right", 8, notice=silent), silent).weights())
 
 
 def test_a_shard_goes_when_it_is_quantized(published: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ class _Conversion:
     ) -> None:
         self.files, self.config, self.plan, self.out, self.origin = files, config, plan, out, origin
         self.show = show
+        self.converting = False
         self.packed: dict[str, NDArray[Any]] = {}
         self.shapes: dict[str, list[int]] = {}  # as stored in the source file that is being read
 
@@ -119,7 +120,15 @@ class _Conversion:
         return self.out / f"model-{number + 1:05}-of-{len(self.files):05}.safetensors"
 
     def _stored(self) -> Iterator[tuple[str, Plain | _Done]]:
-        """Tensors by the names they have in the source; of files that are done, their shapes alone."""
+        """Tensors by the names they have in the source; of files that are done, their shapes alone.
+
+        Called again meanwhile, to compare a tied head with the embedding, it only reads.
+        """
+        if self.converting:
+            for file in self.files:
+                yield from read_weights(file.get())
+            return
+        self.converting = True
         for number, file in enumerate(self.files):
             done = self._done(number)
             if done is not None:
@@ -143,7 +152,7 @@ class _Conversion:
     def _done(self, number: int) -> dict[str, list[int]] | None:
         """Name and shape of every tensor of a source file that was converted already."""
         path = self._written(number)
-        if not path.is_file():
+        if not path.is_file() or self.config.tied:  # a head is compared with the embedding itself
             return None
         with safe_open(path, framework="numpy") as handle:
             said: dict[str, str] = handle.metadata() or {}
@@ -176,5 +185,5 @@ class _Conversion:
 
 
 def _same(one: Plain | _Done, other: Plain | _Done) -> bool:
-    """Whether a tied head is the embedding. What was converted before was compared before."""
-    return same(one, other) if isinstance(one, Plain) and isinstance(other, Plain) else True
+    """Whether a tied head is the embedding."""
+    return isinstance(one, Plain) and isinstance(other, Plain) and same(one, other)
