@@ -107,10 +107,11 @@ class UpstreamAnswer:
         return list(zip(ids, logprobs, strict=True))
 
     def _encoded(self, text: str) -> tuple[int, ...]:
+        """The ids of text by itself; names of control tokens are taken for these, which some upstreams write out."""
         if self._answer.request is self._request:
             self._answer.request = replace(self._request, max_tokens=_PER_TOKEN * self._request.max_tokens)
         try:
-            return tuple(self._tokenizer.encode(text))
+            return tuple(self._tokenizer.encode(text, allow_control=True))
         except CodegenError as error:
             raise Failed(f"answered with what is no text ({error})", is_hard=True) from error
 
@@ -119,10 +120,8 @@ class UpstreamAnswer:
         if not 0 <= token < len(vocabulary):
             raise Failed(f"answered with token {token}, of a vocabulary of {len(vocabulary)}", is_hard=True)
         if token not in self._request.stop_ids:
-            if (
-                not self._answer.required and not vocabulary[token]
-            ):  # nothing that could be text, so that the text ends here
-                return self._answer.close("stop", token)
+            if not self._answer.required and not vocabulary[token]:
+                return self._answer.close("stop", token)  # no text, so that the text ends here
             self.ids.append(token)
         return self._answer.accept(token, logprob, time.monotonic())
 
