@@ -28,6 +28,7 @@ export function activate(context: vscode.ExtensionContext): void {
 class Assistant implements vscode.InlineCompletionItemProvider, vscode.Disposable {
   private readonly client = randomUUID();
   private asking = 0;
+  private sources: readonly string[] = [];
   private readonly bar = vscode.window.createStatusBarItem(vscode.StatusBarAlignment.Right, 100);
 
   constructor(private readonly context: vscode.ExtensionContext) {
@@ -40,7 +41,10 @@ class Assistant implements vscode.InlineCompletionItemProvider, vscode.Disposabl
   }
 
   resting(): State {
-    return { kind: this.asking > 0 ? "asking" : setting<boolean>("enabled") ? "ready" : "off" };
+    if (this.asking > 0) {
+      return { kind: "asking" };
+    }
+    return setting<boolean>("enabled") ? { kind: "ready", sources: this.sources } : { kind: "off" };
   }
 
   show(state: State): void {
@@ -123,7 +127,9 @@ class Assistant implements vscode.InlineCompletionItemProvider, vscode.Disposabl
     let state: State | undefined;
     this.show(this.resting());
     try {
-      return await fill(await this.settings(), around, `${this.client} ${about}`, abort.signal);
+      const answers = await fill(await this.settings(), around, `${this.client} ${about}`, abort.signal);
+      this.sources = answers.sources;
+      return answers.texts;
     } catch (error) {
       if (abort.signal.aborted || (error instanceof ServerError && error.trouble === "superseded")) {
         return undefined;

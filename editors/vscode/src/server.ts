@@ -1,5 +1,7 @@
 /** Requests to `codegen25 serve`: OpenAI's completions, with `parts`, which are the texts around holes. */
 
+import { member, sources } from "./sources";
+
 export type Lines = "auto" | "one" | "block" | "any";
 
 export interface Settings {
@@ -8,6 +10,12 @@ export interface Settings {
   model: string;
   maxTokens: number;
   lines: Lines;
+}
+
+/** The texts for the holes, in their order, and a line for each source that they are known to stand in. */
+export interface Answers {
+  texts: string[];
+  sources: string[];
 }
 
 /** superseded: a newer request of ours has come; nobody need be told. */
@@ -45,13 +53,13 @@ export function endpoint(settings: Settings): URL {
   return url;
 }
 
-/** The texts for the holes, in their order. Aborting ends the connection, and with it the model's work. */
+/** Answers for all holes. Aborting ends the connection, and with it the model's work. */
 export async function fill(
   settings: Settings,
   parts: readonly string[],
   client: string,
   signal: AbortSignal,
-): Promise<string[]> {
+): Promise<Answers> {
   const headers: Record<string, string> = { "content-type": "application/json", "x-client-id": client };
   if (settings.key !== "") {
     headers["authorization"] = `Bearer ${settings.key}`;
@@ -73,7 +81,7 @@ export async function fill(
 }
 
 /** What a reply says for each of `holes`. */
-export function read(status: number, text: string, holes: number): string[] {
+export function read(status: number, text: string, holes: number): Answers {
   let reply: unknown;
   try {
     reply = JSON.parse(text);
@@ -94,14 +102,11 @@ export function read(status: number, text: string, holes: number): string[] {
       texts[hole] = answer;
     }
   }
-  return texts.map((answer) => {
+  const whole = texts.map((answer) => {
     if (answer === undefined) {
       throw new ServerError("refused", `the server has not answered all of ${holes} holes; is it codegen25's?`);
     }
     return answer;
   });
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === "object" && value !== null ? (value as Record<string, unknown>)[name] : undefined;
+  return { texts: whole, sources: sources(choices) };
 }

@@ -2,7 +2,12 @@
 
 import type { ServerError } from "./server";
 
-export type State = { kind: "off" } | { kind: "ready" } | { kind: "asking" } | { kind: "trouble"; error: ServerError };
+/** sources: of what was suggested last, a line each. */
+export type State =
+  | { kind: "off" }
+  | { kind: "ready"; sources?: readonly string[] }
+  | { kind: "asking" }
+  | { kind: "trouble"; error: ServerError };
 
 export interface Shown {
   text: string;
@@ -16,6 +21,9 @@ export function status(state: State): Shown {
     case "off":
       return { text: "$(circle-slash) codegen25", tooltip: "Suggestions are off; click to turn them on", command: toggle };
     case "ready":
+      if (state.sources?.length) {
+        return { text: "$(law) codegen25", tooltip: `What was suggested stands in\n${state.sources.join("\n")}`, command: toggle };
+      }
       return { text: "$(sparkle) codegen25", tooltip: "Suggestions are on; click to turn them off", command: toggle };
     case "asking":
       return { text: "$(loading~spin) codegen25", tooltip: "The model is asked", command: toggle };

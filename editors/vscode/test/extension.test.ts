@@ -75,6 +75,19 @@ test("ghost text is asked for at the cursor, of what stands there now", async ()
   assert.match(state.bar.text ?? "", /sparkle/);
 });
 
+test("the status bar names the sources of what was suggested", async () => {
+  const source = { source: "lib", version: "1", path: "a.py", first_line: 3, license: "MIT" };
+  await serving(
+    (_, response) => response.end(JSON.stringify({ choices: [{ text: "x", attribution: [{ sources: [source] }] }] })),
+    async (url) => {
+      state.settings.set("url", url);
+      await ghost(new Position(1, 11));
+      assert.match(state.bar.text ?? "", /law/);
+      assert.match(state.bar.tooltip ?? "", /lib 1, a.py:3 \(MIT\)/);
+    },
+  );
+});
+
 test("what is chosen in a menu is part of the item", async () => {
   const seen: { parts: string[] }[] = [];
   const range = new Range(new Position(4, 11), new Position(4, 12));

@@ -23,7 +23,7 @@ test("a request has the texts around the holes, and who asks", async () => {
     },
     async (url) => {
       const settings = { ...SETTINGS, url, key: "secret", model: "nano" };
-      assert.deepEqual(await fill(settings, ["a🙂", "b", "c"], "me", open()), ["A", "B"]);
+      assert.deepEqual((await fill(settings, ["a🙂", "b", "c"], "me", open())).texts, ["A", "B"]);
       await fill({ ...SETTINGS, url: `${url}/` }, ["a", "b", "c"], "me", open());
     },
   );
@@ -93,12 +93,24 @@ test("a key goes to this machine, or by https", () => {
 });
 
 test("choices without a number are in order", () => {
-  assert.deepEqual(read(200, '{"choices": [{"text": "a"}, {"text": "b"}]}', 2), ["a", "b"]);
+  assert.deepEqual(read(200, '{"choices": [{"text": "a"}, {"text": "b"}]}', 2), { texts: ["a", "b"], sources: [] });
+});
+
+test("sources are a line each, and once", () => {
+  const one = { source: "lib", version: "1.2", path: "lib/a.py", first_line: 7, license: "MIT" };
+  const spans = [{ start: 0, end: 9, sources: [one, { ...one, license: "" }] }];
+  const choices = [{ text: "a", attribution: spans }, { text: "b", attribution: spans }];
+  const wanted = ["lib 1.2, lib/a.py:7 (MIT)", "lib 1.2, lib/a.py:7 (unknown licence)"];
+  assert.deepEqual(read(200, JSON.stringify({ choices }), 2).sources, wanted);
+  for (const wrong of [3, [3], [{ sources: 3 }], [{ sources: [null] }], { a: 1 }]) {
+    assert.equal(read(200, JSON.stringify({ choices: [{ text: "a", attribution: wrong }] }), 1).texts[0], "a");
+  }
 });
 
 test("the status bar says what is the matter, and what a click does", () => {
   assert.match(status({ kind: "ready" }).text, /sparkle/);
   assert.match(status({ kind: "off" }).tooltip, /off/);
+  assert.match(status({ kind: "ready", sources: ["lib 1, a.py:7 (MIT)"] }).tooltip, /stands in\nlib 1, a.py:7/);
   assert.match(status({ kind: "asking" }).text, /spin/);
   const away = status({ kind: "trouble", error: new ServerError("unreachable", "nobody there") });
   assert.equal(away.command, "codegen25.startServer");
