@@ -28,7 +28,7 @@ from codegen25.train_cli import train
 
 if TYPE_CHECKING:
     from codegen25.attribute.inline import Inline
-    from codegen25.complete import Completion, Model
+    from codegen25.complete import Completion, Model, Options
     from codegen25.files import Source
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
@@ -247,15 +247,16 @@ def _check_stop(stop: tuple[str, ...]) -> None:
 @click.option("--anchor", show_default=ANCHOR, metavar="LINES|all", help="Lines that begin the span; 0: plain.")
 @click.option("--plain", is_flag=True, help="The model card's form: the same as --anchor 0.")
 @click.option("--apply", is_flag=True, help="Put the text into FILE.")
+@click.option("--choose", type=click.IntRange(min=2), help="Choose from so many answers, by what stands behind them.")
 @model_option
 @_generation
 @_attribution
 @json_option
 @loading
 def infill(
-    file: Path, at: tuple[str, ...], anchor: str | None, plain: bool, apply: bool, model: str, max_tokens: int,
-    stop: tuple[str, ...], logprobs: bool, index: Path | None, policy: str | None, as_json: bool, device: str,
-    threads: int | None, bits: int | None, **sampling: Any,
+    file: Path, at: tuple[str, ...], anchor: str | None, plain: bool, apply: bool, choose: int | None, model: str,
+    max_tokens: int, stop: tuple[str, ...], logprobs: bool, index: Path | None, policy: str | None, as_json: bool,
+    device: str, threads: int | None, bits: int | None, **sampling: Any,
 ) -> None:  # fmt: skip
     """Write what is missing in FILE at a cursor, or at several.
 
@@ -266,9 +267,13 @@ def infill(
     --apply inserts the text and writes FILE in one step: it keeps encoding (UTF-8), line endings and permissions, and
     is untouched if anything goes wrong.
 
+    --choose takes longer and is right more often: answers are drawn, and the one is taken, and ended there, where what
+    follows the cursor follows best. For one cursor.
+
     \b
     Examples:
       codegen25 infill src/app.py --at 12:5
+      codegen25 infill src/app.py --at 12 --choose 16
       codegen25 infill src/app.py --at 12 --at 40:9 --apply
       codegen25 infill src/app.py --at 12:5 --stop $'\\n' --json
     """
@@ -289,10 +294,17 @@ def infill(
     loaded = inline.drafting() if inline else loaded
     answers = Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
     on_text = None if as_json or logprobs else answers.stream
-    completions = loaded.infill_holes(
-        source.parts(offsets), anchor=anchored, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text,
-        guard=inline.guard if inline else None,
-    )  # fmt: skip
+    parts = source.parts(offsets)
+    options: Options = {
+        "max_tokens": max_tokens, "sampling": chosen, "stop": stop, "guard": inline.guard if inline else None,
+        "on_text": on_text if choose is None else None,
+    }  # fmt: skip
+    if choose is None:
+        completions = loaded.infill_holes(parts, anchor=anchored, **options)
+    else:
+        completions = [_best(loaded, parts, choose, anchored, logprobs, options)]
+        if on_text:
+            on_text(0, completions[0].text)
     if completions[0].trimmed:
         say(f"{file}: over the model's window; only {completions[0].prompt_tokens} tokens around the holes were used")
     if not as_json:
@@ -313,6 +325,22 @@ def infill(
         note_unfinished(answers.names, completions, max_tokens)
     if not as_json:
         _note_attribution(answers.names, inline, completions)
+
+
+def _best(
+    model: Model, parts: Sequence[str], count: int, anchor: int | None, logprobs: bool, options: Options
+) -> Completion:
+    """The best of several answers to one hole."""
+    from codegen25.choose import infill_chosen
+    from codegen25.complete import Completion
+
+    if len(parts) != 2:
+        raise UsageError("--choose is for one cursor; leave it out, or all --at but one")
+    if logprobs:
+        raise UsageError("--choose judges whole answers; leave --logprobs out")
+    before, behind = parts
+    best, *_ = infill_chosen(model, before, behind, count, anchor=anchor, **options)
+    return Completion(best.text, "stop", tuple(model.tokenizer.encode(best.text)), (), 0)
 
 
 def _anchor_lines(anchor: str | None, plain: bool) -> int | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 SETS = ("single-line", "multi-line", "random-span")
-PROTOCOLS = ("left-to-right", "plain", "anchored", "served")
+PROTOCOLS = ("left-to-right", "plain", "anchored", "chosen", "served")
 TEMPLATES = ("starcoder", "qwen", "deepseek", "codellama", "codegen25")
 RULES = {"end": "to its end", "line": "one line", "suffix": "to the suffix"}
 
@@ -109,10 +109,11 @@ def humaneval(out: Path | None, problems: Path | None, **flags: Any) -> None:
     "protocols",
     type=click.Choice(PROTOCOLS),
     multiple=True,
-    show_default="all that apply",
+    show_default="all that apply but chosen",
     help="How holes are asked for; repeatable.",
 )
 @click.option("--anchor", default="8", metavar="LINES|all", help="Lines of an anchored hole.")
+@click.option("--choose", type=click.IntRange(min=2), default=16, help="Answers that `chosen` chooses from.")
 @click.option(
     "--max-tokens",
     type=click.IntRange(min=1),
@@ -147,11 +148,12 @@ def infilling(
         return
     flags["max_tokens"] = flags["max_tokens"] or (64 if is_single_line(found) else 256)
     by_suffix = flags["endpoint"] and not flags["template"]
-    possible = ("left-to-right", "served") if by_suffix else PROTOCOLS[:3]
+    usual = ("left-to-right", "served") if by_suffix else PROTOCOLS[:3]
+    possible = usual if by_suffix or flags["endpoint"] else PROTOCOLS[:4]
     if wrong := set(protocols) - set(possible):
         who = "an endpoint without --template" if by_suffix else "a model in its own format"
         raise UsageError(f"--protocol {min(wrong)}: {who} is asked by {', '.join(possible)}")
-    _run(found, tuple(p for p in possible if p in protocols) or possible, out, flags)
+    _run(found, tuple(p for p in possible if p in protocols) or usual, out, flags)
 
 
 def _problems(name: str) -> TaskSet:
@@ -180,12 +182,13 @@ def _run(tasks: TaskSet, protocols: Sequence[str], out: Path | None, flags: dict
     sampling = Sampling(temperature=flags["temperature"], top_p=flags["top_p"], seed=flags["seed"])
     asking = generate.Asking(
         flags["max_tokens"], sampling, flags["n"], lines(flags["anchor"]),
-        flags["concurrency"] * len(flags["endpoint"]) or flags["batch"],
+        flags["concurrency"] * len(flags["endpoint"]) or flags["batch"], flags.get("choose", generate.Asking.choose),
     )  # fmt: skip
     if asking.n > 1 and sampling.temperature == 0:
         say(f"--temperature 0 is greedy, all {asking.n} samples of a task will be the same")
     engine, origin = _engine(flags, by_suffix=generate.SERVED in protocols)
-    runs.claim(out, {"set": tasks.name, **origin, **_settings(asking)})
+    choosing = {"choose": asking.choose} if generate.CHOSEN in protocols else {}
+    runs.claim(out, {"set": tasks.name, **origin, **_settings(asking), **choosing})
     columns = []
     with _bars(out) as progress:
         for protocol in protocols:

@@ -25,7 +25,7 @@ ROWS: list[set[str]] = [
     {"tokenizer", "infill", "chat", "config", "files", "data"},
     {"model", "engine"},
     {"complete"},
-    {"editing"},
+    {"editing", "choose"},
     {"__init__"},
     {"serve", "train", "evaluate", "attribute", "options", "terminal"},
     {"attribute_cli", "bench", "data_cli", "eval_cli", "lsp_cli", "report_cli", "serve_cli", "train_cli"},

@@ -5,6 +5,7 @@
                     is one line, else as a completion does: the baseline of the two that follow
     plain           the hole stands at the cursor; ends where the model closes it
     anchored        the hole stands some lines before the cursor, which are handed back as the beginning of the span
+    chosen          the best of several answers by `choose.py`, which knows where it ends
     served          a server is given the text on both sides, and asks its model as it likes
 
 The same functions ask our engine and other people's servers (`endpoint.py`).
@@ -16,13 +17,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from codegen25.complete import Completion
+from codegen25.choose import infill_chosen
+from codegen25.complete import Completion, Model
 from codegen25.engine.sampling import Sampling
+from codegen25.errors import UsageError
 from codegen25.evaluate.endings import Rule
 from codegen25.evaluate.samples import Sample, SampleFile
 from codegen25.evaluate.tasks import Task, TaskSet
 
-COMPLETION, LEFT_TO_RIGHT, PLAIN, ANCHORED, SERVED = "completion", "left-to-right", "plain", "anchored", "served"
+COMPLETION, LEFT_TO_RIGHT, PLAIN, ANCHORED = "completion", "left-to-right", "plain", "anchored"
+CHOSEN, SERVED = "chosen", "served"
 # Blank lines that a left-to-right answer of one line may begin with.
 MAX_BLANK_LINES = 3
 
@@ -46,7 +50,7 @@ class Engine(Protocol):
 class Asking:
     """How a model is asked. `batch` questions go side by side, which changes the time and nothing else.
 
-    `anchor_lines` None hands all lines back. `n` samples come of each task.
+    `anchor_lines` None hands all lines back. `n` samples come of each task. Of `choose` answers one is chosen.
     """
 
     max_tokens: int
@@ -54,6 +58,7 @@ class Asking:
     n: int = 1
     anchor_lines: int | None = 8
     batch: int = 32
+    choose: int = 16
 
 
 def is_single_line(tasks: TaskSet) -> bool:
@@ -63,6 +68,8 @@ def is_single_line(tasks: TaskSet) -> bool:
 def rules(protocol: str, tasks: TaskSet) -> tuple[Rule, ...]:
     """Where the samples of a protocol are cut before they are judged, each a score of its own."""
     if protocol == COMPLETION:
+        return ("end",)
+    if protocol == CHOSEN:
         return ("end",)
     if not is_single_line(tasks):
         return ("end", "suffix")
@@ -90,11 +97,13 @@ def _answers(
     engine: Engine, protocol: str, tasks: TaskSet, some: Sequence[Task], asking: Asking
 ) -> dict[str, list[Sample]]:
     """Samples by task. Tasks that ask the same share their samples, as holes that begin at one place do."""
-    is_infill = protocol in (PLAIN, ANCHORED, SERVED)
+    is_infill = protocol in (PLAIN, ANCHORED, CHOSEN, SERVED)
     questions = {task.task_id: (task.prompt, task.suffix if is_infill else "") for task in some}
     distinct = list(dict.fromkeys(questions.values()))
     asked = [question for question in distinct for _ in range(asking.n)]
-    if is_infill:
+    if protocol == CHOSEN:
+        completions = [_chosen(engine, *question, asking) for question in asked]
+    elif is_infill:
         anchor = asking.anchor_lines if protocol == ANCHORED else 0
         completions = engine.infill_batch(asked, anchor=anchor, max_tokens=asking.max_tokens, sampling=asking.sampling)
     elif protocol == LEFT_TO_RIGHT and is_single_line(tasks):
@@ -111,6 +120,16 @@ def _answers(
         ]
         for name, question in questions.items()
     }
+
+
+def _chosen(engine: Engine, prefix: str, suffix: str, asking: Asking) -> Completion:
+    if not isinstance(engine, Model):
+        raise UsageError(f"{CHOSEN}: asks how likely texts are, which endpoints do not tell; name a --model")
+    best, *_ = infill_chosen(
+        engine, prefix, suffix, asking.choose, anchor=asking.anchor_lines, max_tokens=asking.max_tokens,
+        sampling=asking.sampling,
+    )  # fmt: skip
+    return Completion(best.text, "stop", (), (), 0)
 
 
 def _lines(engine: Engine, prompts: Sequence[str], asking: Asking) -> list[Completion]:

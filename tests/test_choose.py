@@ -1,0 +1,111 @@
+"""Choosing among answers: candidates' ends, likelihoods against the slow way, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen25.choose import LEAD, ends, infill_chosen, judged
+from codegen25.cli import main
+from codegen25.complete import Model
+from codegen25.engine.sampling import Sampling, log_softmax
+from codegen25.engine.torch import TorchBackend
+from codegen25.errors import UsageError
+
+TEXT = st.text("ab (\n", max_size=12)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(TorchBackend(tiny.model()), tiny.tokenizer())
+
+
+def slowly(model: Model, prefix: str, text: str, suffix: str) -> float:
+    """log p(text + beginning of the suffix | prefix), all tokens in one pass."""
+    tokenizer = model.tokenizer
+    lead = tokenizer.encode(suffix)
+    behind = tokenizer.decode_bytes(lead[:LEAD]).decode(errors="ignore")
+    ids = [tokenizer.eot, *tokenizer.encode(prefix + text + behind), *[tokenizer.eot] * (len(lead) <= LEAD)]
+    alone = [tokenizer.eot, *tokenizer.encode(prefix)]
+    shared = next((n for n, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone)))
+    shared = max(1, min(shared, len(ids) - 1))
+    sequence = model.backend.new()
+    (logits,) = model.backend.forward([(sequence, ids[:-1], True)])
+    model.backend.free(sequence)
+    return math.fsum(float(log_softmax(logits[n - 1])[ids[n]]) for n in range(shared, len(ids)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(prefix=TEXT, text=TEXT, suffix=TEXT)
+def test_one_is_judged_as_slowly(model: Model, prefix: str, text: str, suffix: str) -> None:
+    (found,) = judged(model, prefix, [text], suffix, max_tokens=16)
+    assert found == pytest.approx(slowly(model, prefix, text, suffix), abs=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(prefix=TEXT, texts=st.lists(TEXT, min_size=2, max_size=20), suffix=TEXT)
+def test_neighbours_change_differences_by_nothing(model: Model, prefix: str, texts: list[str], suffix: str) -> None:
+    """What all share is counted for all or for none."""
+    together = judged(model, prefix, texts, suffix, max_tokens=16)
+    pairs = [judged(model, prefix, [texts[0], text], suffix, max_tokens=16) for text in texts[1:]]
+    for score, (one, other) in zip(together[1:], pairs, strict=True):
+        assert score - together[0] == pytest.approx(other - one, abs=2e-3)
+
+
+def test_ends_of_whole_lines() -> None:
+    assert ends("    a\n    b", "x:\n", "    c\n") == ["    a\n", "    a\n    b\n"]
+
+
+def test_ends_of_the_end_of_a_line() -> None:
+    assert ends("a\n  b", "x = ", "\nc\n") == ["a\n  b", "a"]
+
+
+def test_ends_inside_a_line() -> None:
+    assert ends("a, f(b))\nmore)", "f(", ") + 1\n") == ["a, f(b))\nmore)"]
+    assert ends("a, f(b)) + 1\n", "f(", ")\n") == ["a, f(b)) + 1\n", "a, f(b", "a, f(b)"]
+
+
+@given(TEXT, TEXT, TEXT)
+def test_ends_are_beginnings(answer: str, prefix: str, suffix: str) -> None:
+    found = ends(answer, prefix, suffix)
+    assert found
+    assert all((answer + "\n").startswith(end) for end in found)
+
+
+def test_the_best_comes_first_and_again(model: Model) -> None:
+    once = infill_chosen(model, "def f(a):\n", "    return b\n", 5, max_tokens=8)
+    assert [c.logprob for c in once] == sorted((c.logprob for c in once), reverse=True)
+    assert once == infill_chosen(model, "def f(a):\n", "    return b\n", 5, max_tokens=8)
+    assert np.isfinite([c.logprob for c in once]).all()
+
+
+def test_a_seed_draws_others(model: Model) -> None:
+    drawn = [
+        {c.text for c in infill_chosen(model, "a", "b", 12, max_tokens=8, sampling=Sampling(temperature=2, seed=seed))}
+        for seed in (0, 1)
+    ]
+    assert drawn[0] != drawn[1]
+
+
+def test_one_answer_leaves_no_choice(model: Model) -> None:
+    with pytest.raises(UsageError, match="2 or more"):
+        infill_chosen(model, "a", "b", 1)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.py"
+    file.write_text("def add(a, b):\n    return a + \n\n\nprint(add(1, 2))\n", encoding="utf-8")
+    asked = ["infill", str(file), "--at", "2", "--choose", "4", "--max-tokens", "8"]
+    assert main([*asked, "--json"]) == 0
+    (hole,) = json.loads(capsys.readouterr().out)["holes"]
+    assert main(asked) == 0
+    assert capsys.readouterr().out.rstrip("\n") == hole["text"].rstrip("\n")
+    assert main([*asked, "--at", "1"]) == 2
+    assert "one cursor" in capsys.readouterr().err
