@@ -49,8 +49,8 @@ def test_one_is_judged_as_slowly(model: Model, prefix: str, text: str, suffix: s
     assert found == pytest.approx(slowly(model, prefix, text, suffix), abs=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
-@given(prefix=TEXT, texts=st.lists(TEXT, min_size=2, max_size=20), suffix=TEXT)
+@settings(max_examples=10, deadline=None)
+@given(prefix=TEXT, texts=st.lists(TEXT, min_size=2, max_size=5), suffix=TEXT)
 def test_neighbours_change_differences_by_nothing(model: Model, prefix: str, texts: list[str], suffix: str) -> None:
     """What all share is counted for all or for none."""
     together = judged(model, prefix, texts, suffix, max_tokens=16)
