@@ -61,8 +61,9 @@ def test_an_item_brings_its_sources_and_what_tells_them(index: Path) -> None:
     inline = Inline(index, None, overfitted())
     assert suggestion.text == suggestion.text.rstrip() and suggestion.text in TEXT
     item = inline_item(cursor, suggestion, types.Range(HERE, HERE), "")
-    assert item.command and item.command.command == SOURCES and item.command.arguments
-    (spans,) = item.command.arguments
+    assert item.command and item.command.command == SOURCES and isinstance(item.insert_text, str)
+    arguments: Any = item.command.arguments
+    (spans,) = arguments
     (span,) = spans
     (whole,) = inline.spans(suggestion.text)
     assert span == whole and span["end"] <= len(item.insert_text)
@@ -75,8 +76,9 @@ def test_an_item_brings_its_sources_and_what_tells_them(index: Path) -> None:
 def test_places_are_those_of_the_text_that_is_inserted(index: Path) -> None:
     cursor, suggestion = suggested(index)
     item = inline_item(cursor, suggestion, types.Range(HERE, HERE), "chosen")
-    assert isinstance(item.insert_text, str) and item.command and item.command.arguments
-    ((span,),) = item.command.arguments
+    assert isinstance(item.insert_text, str) and item.command
+    arguments: Any = item.command.arguments
+    ((span,),) = arguments
     (bare,) = suggestion.attribution
     assert item.insert_text[span["start"] : span["end"]] == suggestion.text[bare["start"] : bare["end"]]
 

@@ -19,6 +19,7 @@ from codegen25.bench.overfitted import Overfitted
 from codegen25.cli import main
 from codegen25.complete import Model
 from codegen25.data.lexemes import Lexemes
+from codegen25.engine.backend import Facts
 from codegen25.serve.attribution import placed
 from codegen25.tokenizer import family
 
@@ -234,7 +235,8 @@ def run_together(work: Sequence[Callable[[], Any]]) -> list[Any]:
 class Stubborn:
     """An index that holds everything, and a policy that allows a few bytes."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Facts) -> None:
+        assert isinstance(model, Model)
         self._model = model
 
     @property

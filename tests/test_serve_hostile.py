@@ -79,6 +79,7 @@ def test_control_strings_are_text_in_every_field(
         """Control tokens that the model was given of the prompt."""
         served = server.service.served.answering
         served.suggested.forget()
+        assert isinstance(served.model, Model)
         served.model.forget()
         backend.tokens.clear()
         assert server.ask(path, filled(body, text)).status == 200

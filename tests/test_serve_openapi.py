@@ -42,7 +42,7 @@ def page(server: Running) -> Any:
     return schemathesis.openapi.from_dict(server.ask("/openapi.json").json)
 
 
-def cases(operation: Any) -> st.SearchStrategy[Case]:
+def cases(operation: Any) -> st.SearchStrategy[Case[Any]]:
     """Requests as the page has them, and others."""
     right, wrong = (operation.as_strategy(mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE))
     return st.one_of(right, wrong) if operation.body else right
@@ -54,7 +54,7 @@ def test_answers_are_as_the_page_says(server: Running, page: Any, path: str) -> 
 
         @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
         @given(case=cases(page[path][method]))
-        def check(case: Case) -> None:
+        def check(case: Case[Any]) -> None:
             case.call_and_validate(base_url=server.url, checks=CHECKS)
 
         check()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attributed import function
@@ -46,7 +47,7 @@ def test_the_agent_hears_the_models_text(tmp_path: Path) -> None:
         config.write_text(CONFIG.format(url=server.url, key=KEY))
         home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
         with Server([AGENT, "--lsp", "--stdio"], tmp_path / "stderr", home) as agent:
-            capabilities = {"textDocument": {"completion": {}}}
+            capabilities: dict[str, Any] = {"textDocument": {"completion": {}}}
             agent.result("initialize", {"processId": None, "rootUri": None, "capabilities": capabilities})
             agent.notify("initialized", {})
             document = {"uri": URI, "languageId": "python", "version": 1, "text": START}

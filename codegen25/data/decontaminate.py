@@ -34,7 +34,7 @@ from codegen25.data.problems import Problem, humaneval, read_problems
 from codegen25.data.shingles import Hashes
 from codegen25.data.source import MAX_BYTES
 
-__all__ = ["REASONS", "Benchmarks", "Hit", "Problem", "humaneval", "read_problems"]
+__all__ = ["REASONS", "Benchmarks", "Hit", "Pieces", "Problem", "humaneval", "pieces_of", "read_problems"]
 
 REASONS = TEXT, GRAM, CODE = "benchmark text", "benchmark n-gram", "benchmark code"
 
@@ -160,7 +160,7 @@ class Benchmarks:
         return None
 
     def _add(self, problem: Problem) -> None:
-        pieces = _pieces(problem)
+        pieces = pieces_of(problem)
         for text in pieces.texts:
             words = Lexemes(text).words()
             if len(words) >= MIN_TEXT:
@@ -210,7 +210,7 @@ def _says(form: Sequence[bytes | int]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Pieces:
+class Pieces:
     """What a problem is made of: texts that count whole, texts of which every n-gram does, code, and signed code."""
 
     texts: list[str]
@@ -219,7 +219,8 @@ class _Pieces:
     signed: list[str]
 
 
-def _pieces(problem: Problem) -> _Pieces:
+def pieces_of(problem: Problem) -> Pieces:
+    """What of a problem is looked for."""
     # As the parser counts lines, which are cut out by their numbers.
     program = re.sub(r"\r\n?", "\n", problem.prompt + problem.solution + problem.suffix)
     # A file taken whole is its own answer.
@@ -242,7 +243,7 @@ def _pieces(problem: Problem) -> _Pieces:
         named = re.sub(r"\bcandidate\b", lambda _: problem.entry_point, problem.test)
         texts.append(named)
         running.append(named)
-    return _Pieces(texts, running, code, signed)
+    return Pieces(texts, running, code, signed)
 
 
 def _parsed(program: str) -> ast.Module | None:
