@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from routing import routing
 from serving import serving
-from test_serve_upstream import routing
 
 from codegen25.bench import route
 from codegen25.bench.figures import Options

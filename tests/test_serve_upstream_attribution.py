@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from routing import wait_until
 from serving import Running, serving
 from test_serve_attribution import FREE, GPL, NAMES, asked, dialects, index, overfitted
-from test_serve_upstream import wait_until
 
 from codegen25.attribute.inline import beside
 from codegen25.serve.attribution import Attribution

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from codegen25.bench import weights
 from codegen25.bench.figures import Bar, Figure, Options
 from codegen25.bench.serve_client import OurServer
 from codegen25.bench.session import library_files
 from codegen25.bench.typing import percentile
 from codegen25.files import read_source
+from codegen25.model.folder import resolve
 from codegen25.tokenizer import Tokenizer, from_folder
 
 PROMPTS, PROMPT, ANSWER = 16, 256, 32  # tokens
@@ -31,7 +31,7 @@ WITHIN, ALL = Bar("<=", 1.0), Bar(">=", 1.0)
 
 def run(options: Options, *, requests: int, streams: int, seed: int = 0) -> Iterator[Figure]:
     """Figures by `requests` either way, and by `streams` at once."""
-    path = weights.model("nano", 4, options)
+    path = resolve("nano")  # a folder: the router reads its tokenizer
     prompts = _prompts(from_folder(path), seed)
     with ExitStack() as stack:
         server = stack.enter_context(OurServer(options, path, number=1))

@@ -1,0 +1,154 @@
+"""`codegen25 serve --upstream` as a command, in front of servers that are processes, one of which is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from publisher_folder import random_llama
+from routing import CODE, told, wait_until
+from serving import CONFIG, serving
+
+from codegen25.cli import main
+from codegen25.model.checkpoint import save_llama
+from codegen25.model.hf_tokenizer import write_tokenizer
+from codegen25.serve.upstream import address
+from codegen25.serve.upstream_model import open_upstream
+from codegen25.serve.upstream_pool import Pool
+from codegen25.tokenizer import family
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("upstream") / "tiny"
+    save_llama(random_llama(CONFIG), path, dtype="float32", tokenizer=family())
+    write_tokenizer(path)
+    return path
+
+
+class Process:
+    """`codegen25 serve` in a process of its own, on a port that it takes."""
+
+    def __init__(self, *arguments: str) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "codegen25", "serve", "--port", "0", *arguments],
+            stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        self.url = ""
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.log.append(line)
+            if found := re.search(r" at (http://\S+),", line):
+                self.url = found[1]
+
+    def wait(self, event: str) -> None:
+        wait_until(lambda: self.url and any(f'"{event}"' in line for line in self.log))
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def processes(folder: Path) -> Iterator[list[Process]]:
+    made = [Process("--model", str(folder), "--threads", "1") for _ in range(3)]
+    try:
+        for one in made:
+            one.wait("model")
+        yield made
+    finally:
+        for one in made:
+            one.kill()
+
+
+def test_one_of_three_is_killed_under_load(processes: list[Process], folder: Path, tmp_path: Path) -> None:
+    """50 at once, a third of the servers gone in the middle: who had not begun to stream is answered, and rightly."""
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    model = open_upstream(str(tmp_path), Pool([address(one.url) for one in processes]), None, 20.0)
+    with serving(load=lambda: model) as running:
+        wait_until(lambda: all(one.is_up for one in model.pool.all))
+        ask = [{"prompt": family().encode(CODE[n : n + 60]), "max_tokens": 120} for n in range(50)]
+        alone = [running.ask("/v1/completions", body).json["choices"][0] for body in ask]
+        begun = threading.Event()
+
+        def answered(number: int) -> Any:
+            if number == 25:
+                begun.set()
+            return running.ask("/v1/completions", ask[number] | {"stream": number % 2 == 1})
+
+        with ThreadPoolExecutor(50) as threads:
+            found = [threads.submit(answered, number) for number in range(50)]
+            begun.wait(20)
+            wait_until(lambda: model.pool.all[1].under_way > 0 or all(one.done() for one in found))
+            processes[1].kill()
+            replies = [one.result() for one in found]
+        wait_until(lambda: not model.pool.all[1].is_up)
+        broken = 0
+        for number, reply in enumerate(replies):
+            assert reply.status == 200, reply.body
+            if number % 2 == 0:
+                assert reply.json["choices"][0]["text"] == alone[number]["text"]
+            elif "error" in reply.events[-1]:  # its first token had come
+                broken += 1
+                assert reply.events[0].get("choices"), "an answer that had not begun was lost"
+            else:
+                assert told(reply.events)[0] == (alone[number]["text"], alone[number]["finish_reason"])
+        assert broken < 25
+        assert running.ask("/v1/completions", ask[0]).status == 200, "two are left"
+
+
+def test_the_command(processes: list[Process], folder: Path, tmp_path: Path) -> None:
+    """In front of servers, with a tokenizer and no weights, and a key; it ends well when it is told to."""
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    router = Process("--model", str(tmp_path), "--name", "team", *(f"--upstream={one.url}" for one in processes))
+    try:
+        router.wait("upstream")
+        ask = json.dumps({"prompt": "def f(", "max_tokens": 4})
+        text = [asyncio.run(posted(one.url, ask)) for one in (router, processes[0])]
+        assert text[0] == text[1] and text[0]
+    finally:
+        code = router.kill(signal.SIGTERM)
+    assert code == 0, router.log
+
+
+async def posted(url: str, body: str) -> str:
+    import httpx
+
+    async with httpx.AsyncClient(trust_env=False) as http:
+        reply = await http.post(f"{url}/v1/completions", content=body, timeout=30)
+        return str(reply.json()["choices"][0]["text"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--upstream", "gpu-1:8000"],
+        ["--upstream", "http://:8000"],
+        ["--upstream", "http://gpu:99999999"],
+        ["--upstream", "http://gpu", "--threads", "2"],
+        ["--upstream", "http://gpu", "--model", "nowhere"],
+        ["--upstream-key-file", "keys.txt"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "0", *arguments]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
