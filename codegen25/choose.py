@@ -23,7 +23,7 @@ LEAD = 16
 # Answers are drawn at this temperature; two or three are the likeliest ones of a way to ask.
 DRAWN = Sampling(temperature=0.8)
 # Places of one answer that are tried as its end, and candidates that are judged side by side.
-ENDS, TOGETHER = 16, 16
+ENDS, TOGETHER = 8, 16
 
 
 @dataclass(frozen=True)
@@ -106,38 +106,71 @@ def judged(model: Model, prefix: str, texts: Sequence[str], suffix: str, max_tok
 
 
 class _Judge:
-    """Log-likelihoods of texts that share their beginning, of which the backend computes each only once."""
+    """Log-likelihoods of texts, of which the backend runs what several have in common only once or twice."""
 
     def __init__(self, model: Model, shared: Sequence[int]) -> None:
         self.backend, self.shared = model.backend, list(shared)
+        self._held: list[int] = []
 
     def run(self, wholes: Sequence[list[int]]) -> list[float]:
         """The sum of log p of all tokens behind the first that are equal in all, natural logs."""
         first = min(_common(self.shared, whole) for whole in wholes)
         first = max(1, min(first, min(map(len, wholes)) - 1))
+        leaders = _leaders(wholes)
         root = self.backend.new()
+        self._held = [root]
         try:
             if first > 1:
                 self.backend.forward([(root, wholes[0][: first - 1], False)])
-            scores: list[float] = []
-            for start in range(0, len(wholes), TOGETHER):
-                scores += self._some(root, first, wholes[start : start + TOGETHER])
-            return scores
-        finally:
-            self.backend.free(root)
-
-    def _some(self, root: int, first: int, wholes: Sequence[list[int]]) -> list[float]:
-        sequences = [self.backend.fork(root) for _ in wholes]
-        try:
-            rows = [(s, whole[first - 1 : -1], True) for s, whole in zip(sequences, wholes, strict=True)]
-            logits = self.backend.forward(rows)
+            own = sorted({leader for leader, _ in leaders})
+            found = self._forward([(root, first)] * len(own), [wholes[i] for i in own])
+            known = dict(zip(own, found, strict=True))
+            starts = [(known[leader][0], max(first, shared)) for leader, shared in leaders]
+            rests = [rest for _, rest in self._forward(starts, wholes)]
             return [
-                math.fsum(float(log_softmax(row)[id]) for row, id in zip(of_one, whole[first:], strict=True))
-                for of_one, whole in zip(logits, wholes, strict=True)
+                math.fsum([*known[leader][1][: start - first], *rest])
+                for (leader, _), (_, start), rest in zip(leaders, starts, rests, strict=True)
             ]
         finally:
-            for sequence in sequences:
+            for sequence in self._held:
                 self.backend.free(sequence)
+
+    def _forward(self, starts: Sequence[tuple[int, int]], wholes: Sequence[list[int]]) -> list[tuple[int, list[float]]]:
+        """For each text a sequence that holds all of it but its last token, and log p of each token from a place on.
+
+        `starts`: a sequence that begins as the text does, and that place.
+        """
+        out = []
+        for some in range(0, len(wholes), TOGETHER):
+            forks, rows = [], []
+            for (sequence, start), whole in zip(starts[some : some + TOGETHER], wholes[some:], strict=False):
+                fork = self.backend.fork(sequence)
+                self._held.append(fork)
+                self.backend.truncate(fork, start - 1)
+                forks.append(fork)
+                rows.append((fork, whole[start - 1 : -1], True))
+            for fork, (_, start), whole, logits in zip(
+                forks, starts[some:], wholes[some:], self.backend.forward(rows), strict=False
+            ):
+                out.append((fork, [float(log_softmax(row)[id]) for row, id in zip(logits, whole[start:], strict=True)]))
+        return out
+
+
+def _leaders(wholes: Sequence[list[int]]) -> list[tuple[int, int]]:
+    """For each text one that shares much of its beginning with it, perhaps itself, and how many tokens to take from it.
+
+    Texts that lead are long; one token at least is left to each text.
+    """
+    own: list[int] = []
+    found = [(0, 0)] * len(wholes)
+    for i in sorted(range(len(wholes)), key=lambda i: -len(wholes[i])):
+        best = max(own, key=lambda leader: _common(wholes[leader], wholes[i]), default=i)
+        shared = _common(wholes[best], wholes[i])
+        if best == i or 2 * shared < len(wholes[i]):
+            own.append(i)
+            best, shared = i, len(wholes[i])
+        found[i] = best, min(shared, len(wholes[i]) - 1)
+    return found
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
