@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -81,19 +82,11 @@ def serve(
     check_address(host, api_key_file is not None, no_api_key)
     keys = read_keys(api_key_file) if api_key_file else ()
     limits = Limits(queue=queue, tokens=max_tokens, answer_seconds=max_seconds)
-
     pool = _pool(upstream, upstream_key_file, is_local=device != "cpu" or threads is not None or bits is not None)
-
-    def load() -> Model | Elsewhere:
-        if pool:
-            from codegen25.serve.upstream_model import open_upstream
-
-            key = read_keys(upstream_key_file)[0].decode() if upstream_key_file else None
-            return open_upstream(model, pool, key, upstream_timeout)
-        from codegen25.complete import load as load_model
-
-        return load_model(model, device=device, threads=threads, bits=bits)
-
+    load = (
+        partial(_elsewhere, model, pool, upstream_key_file, upstream_timeout) if pool
+        else partial(_here, model, device=device, threads=threads, bits=bits)
+    )  # fmt: skip
     _check_exists(model, device, bits, is_local=not pool)
     attribute = _attribution(index, policy)
     sock = bind(host, port, limits.stall_seconds)
@@ -105,6 +98,29 @@ def serve(
         service.metrics.registry.register(UpstreamFigures(pool))
     where = f"http://{host if ':' not in host else f'[{host}]'}:{sock.getsockname()[1]}"
     run(service, Access(keys, allow_origin, hosts), sock, lambda: say(f"{service.name} at {where}, see {where}/docs"))
+
+
+def _here(model: str, **settings: Any) -> Model:
+    from codegen25.complete import load
+
+    return load(model, **settings)
+
+
+def _elsewhere(model: str, pool: Pool, key_file: Path | None, timeout: float) -> Elsewhere:
+    from codegen25.serve.upstream_model import open_upstream
+
+    return open_upstream(model, pool, None if key_file is None else _key(key_file), timeout)
+
+
+def _key(path: Path) -> str:
+    """Other people's, of any length."""
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CodegenError(f"{path}: cannot be read ({error}); name a file that holds the key alone") from error
+    if not key or not key.isprintable():
+        raise CodegenError(f"{path}: holds no key, or more than one; name a file that holds the key alone")
+    return key
 
 
 def _pool(urls: tuple[str, ...], key_file: Path | None, *, is_local: bool) -> Pool | None:

@@ -152,3 +152,31 @@ async def posted(url: str, body: str) -> str:
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--port", "0", *arguments]) in (1, 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_upstream_that_wants_a_key(folder: Path, tmp_path: Path) -> None:
+    keys, key, wrong = (tmp_path / name for name in ("keys", "key", "wrong"))
+    keys.write_text("a-key-of-somebody-1\na-key-of-the-router\n")
+    key.write_text("a-key-of-the-router\n")
+    wrong.write_text("nobodys\n")
+    guarded = Process("--model", str(folder), "--threads", "1", "--api-key-file", str(keys))
+    routers: list[Process] = []
+    try:
+        guarded.wait("model")
+        for file in (key, wrong):
+            arguments = ["--model", str(folder), f"--upstream={guarded.url}", "--upstream-key-file", str(file)]
+            routers.append(Process(*arguments))
+        routers[0].wait("upstream")
+        assert asyncio.run(posted(routers[0].url, json.dumps({"prompt": "def f(", "max_tokens": 4})))
+        routers[1].wait("model")
+        assert asyncio.run(status(routers[1].url)) == 503
+    finally:
+        for one in (guarded, *routers):
+            one.kill()
+
+
+async def status(url: str) -> int:
+    import httpx
+
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return (await http.get(f"{url}/health", timeout=30)).status_code
