@@ -65,7 +65,7 @@ def write_folder(folder: Path, config: ModelConfig) -> None:
     for name, shape in named.items():
         shards[min(done * 3 // total, 2)][name] = shape
         done += int(np.prod(shape))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, tensors in enumerate(shards, 1):
         file = f"model-{number:05}-of-00003.safetensors"
         write_shard(folder / file, tensors)
@@ -74,7 +74,7 @@ def write_folder(folder: Path, config: ModelConfig) -> None:
 
 
 def measured(hub: ModelHub, cache: Path, *arguments: str) -> dict[str, float]:
-    """Seconds and the peak of resident memory, in GB, of a command."""
+    """Seconds, seconds of processors, and the peak of resident memory, in GB, of a command."""
     before = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "codegen25", *arguments],
@@ -83,7 +83,13 @@ def measured(hub: ModelHub, cache: Path, *arguments: str) -> dict[str, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"codegen25 {' '.join(arguments)} failed")
-    return {"seconds": round(time.monotonic() - before, 1), "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2)}
+    found = {
+        "seconds": round(time.monotonic() - before, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
+    }
+    print(arguments[0], found, file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> None:

@@ -41,8 +41,8 @@ def test_where_texts_part() -> None:
         logprobs = tiny.model()(torch.tensor([[*prompt, *ours[:4]]]))[0, -1].log_softmax(-1)
     second = int(logprobs.topk(2).indices[1])
     found = parting(backend, prompt, 3, ours, [*ours[:4], second, 1, 2], end)
-    margin = pytest.approx(float(logprobs[ours[4]] - logprobs[second]), abs=1e-5)
-    assert found == Parting(3, 4, margin) and found.margin > 0
+    assert found is not None and (found.prompt, found.after) == (3, 4) and found.margin > 0
+    assert found.margin == pytest.approx(float(logprobs[ours[4]] - logprobs[second]), abs=1e-5)
     shorter = parting(backend, prompt, 3, ours, ours[:6], end)
     assert shorter is not None and shorter.after == 6, "an end is a token like others"
 

@@ -15,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -262,15 +263,15 @@ def test_a_tied_head_must_be_the_embedding(serve: Serve, tmp_path: Path) -> None
 def test_a_shard_goes_when_it_is_quantized(published: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(published)
     here: list[list[str]] = []
-    write = shutil.copyfile
+    write = hub_module._write_beside
 
-    def look(source: Path, *rest: object) -> object:
-        here.append([path.name for path in source.parent.glob("*.safetensors")])
-        return write(source, *rest)  # type: ignore[call-overload]
+    def look(repository: Any, config: Any, hf: Any, bits: int, source: Path, *rest: Any) -> None:
+        here.append([path.name for path in source.glob("*.safetensors")])
+        write(repository, config, hf, bits, source, *rest)
 
-    monkeypatch.setattr(hub_module.shutil, "copyfile", look)
+    monkeypatch.setattr(hub_module, "_write_beside", look)
     fetch(MONO, 4, notice=silent)
-    assert here and here[0] == []
+    assert here == [[]]
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
@@ -312,7 +313,7 @@ def test_a_disk_that_is_full(published: Path, serve: Serve, monkeypatch: pytest.
     hub = serve(published)
     free = type(shutil.disk_usage("/"))(10**9, 10**9, 1000)
     with monkeypatch.context() as patch:
-        patch.setattr(hub_module.shutil, "disk_usage", lambda path: free)
+        patch.setattr(shutil, "disk_usage", lambda path: free)
         for get in (lambda: fetch(MONO, 8, notice=silent), lambda: fetch_whole(MONO, notice=silent)):
             one_line(get, MONO, "MB of disk", "XDG_CACHE_HOME")
     assert hub.gets(SHARDS[0]) == []

@@ -29,6 +29,7 @@ from codegen25.model.older import MODEL_TYPE, is_older, read_shape
 from codegen25.model.plan import PLANS, check_shape, packing_of, to_json
 from codegen25.model.publisher import repair
 from codegen25.model.repository import RemoteFile, Repository, look_up
+from codegen25.model.resume import progress_bar
 from codegen25.model.terms import agree, terms_text
 from codegen25.tokenizer import from_folder
 
@@ -159,8 +160,6 @@ def _convert(
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar like those of the downloads: on a terminal alone."""
-    from huggingface_hub.utils import tqdm
-
     bar: Any = None
     shown = ""
 
@@ -169,7 +168,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
         if file != shown:
             if bar is not None:
                 bar.close()
-            bar, shown = tqdm(total=total, desc=f"{file}, rounded", unit=" tensors", disable=None), file
+            bar, shown = progress_bar(total=total, desc=f"{file}, rounded", unit=" tensors"), file
         bar.update(done - bar.n)
 
     try:

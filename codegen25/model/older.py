@@ -55,7 +55,10 @@ def read_shape(folder: Path) -> OlderShape:
         raise CodegenError(f"{path}: activation_function is {hf['activation_function']!r}; only gelu_new is supported")
     head_dim = sizes["hidden_size"] // sizes["heads"]
     inner = 4 * sizes["hidden_size"] if hf.get("n_inner") is None else _count(hf, "n_inner", path)
-    config = ModelConfig(intermediate_size=inner, kv_heads=sizes["heads"], head_dim=head_dim, **sizes)
+    config = ModelConfig(
+        sizes["vocab_size"], sizes["hidden_size"], inner, sizes["layers"], sizes["heads"], sizes["heads"], head_dim,
+        sizes["max_positions"],
+    )  # fmt: skip
     rotary = head_dim if hf.get("rotary_dim") is None else _count(hf, "rotary_dim", path)
     parts = _parts(hf, folder)
     if rotary > head_dim or rotary % 2 or sizes["heads"] % parts:

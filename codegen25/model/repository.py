@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,10 +121,9 @@ def look_up(name: str) -> Repository:
     """The newest commit of a model. Raises `CodegenError` when the hub cannot be asked, or has no such model."""
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import logging
     except ModuleNotFoundError as error:
         raise CodegenError(f"{name}: fetching it needs {error.name}; pip install 'codegen25[hub]'") from error
-    logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     with network(name):
         info = HfApi().model_info(name, files_metadata=True)
     licenses = [tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")]
@@ -135,6 +135,13 @@ def look_up(name: str) -> Repository:
         files[sibling.rfilename] = RemoteFile(sibling.rfilename, sibling.size or 0, hash)
     model_type = str((getattr(info, "config", None) or {}).get("model_type", ""))
     return Repository(name, str(info.sha), plain(licenses[0]) if licenses else "", model_type, files)
+
+
+def _raised() -> tuple[type[Exception], ...]:
+    """What a request may raise. The client lets its HTTP library's errors through."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, RuntimeError, ValueError, *HfHubHTTPError.__bases__)
 
 
 @contextmanager
@@ -153,7 +160,7 @@ def network(name: str) -> Iterator[None]:
         raise CodegenError(
             f"{name}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it; unset that, or name a folder"
         ) from None
-    except (OSError, RuntimeError, ValueError, *errors.HfHubHTTPError.__bases__) as error:
+    except _raised() as error:
         told = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
         raise CodegenError(
             f"{name}: cannot be fetched ({plain(first_line(str(told) or type(told).__name__))}); "

@@ -14,20 +14,26 @@ CHUNK = 1 << 20
 PAUSES = (1, 2, 4, 8)  # seconds before each further try in a row that brought nothing
 
 
+def progress_bar(**options: Any) -> Any:
+    """A bar of the hub's client (tqdm): on a terminal alone."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    made: Any = tqdm
+    return made(disable=None, **options)
+
+
 def save(url: str, path: Path, size: int, token: str | None, name: str) -> None:
     """Bring the file at `url`, of `size` bytes, to `path`, which may hold its beginning; progress on a terminal.
 
     A connection that breaks is taken up again a few times. `token` is told to the host of `url` alone, not to one that
     it sends us to. Raises `OSError` when the file cannot be had whole; what has arrived stays.
     """
-    from huggingface_hub.utils import tqdm
-
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     if path.stat().st_size > size:
         path.write_bytes(b"")
     tries = 0
-    with tqdm(total=size, initial=path.stat().st_size, desc=name, unit="B", unit_scale=True, disable=None) as bar:
+    with progress_bar(total=size, initial=path.stat().st_size, desc=name, unit="B", unit_scale=True) as bar:
         while (before := path.stat().st_size) < size:
             try:
                 _append(url, path, size, token, bar)
