@@ -139,6 +139,15 @@ def test_one_line_or_what_the_client_asks_for(folder: Path, model: Model, tmp_pa
         assert client.inline(2, 4)[0]["insertText"] == expected(model, prefix, CODE[len(prefix) :], 3)
 
 
+def test_a_hole_opens_where_the_client_asks_for(folder: Path, model: Model, tmp_path: Path) -> None:
+    with Client(folder, tmp_path / "stderr") as client:
+        client.begin(maxTokens=9, lines="any", anchorLines=0)
+        client.open(CODE)
+        prefix = "def total(values):\n    found = 0\n    "
+        said = model.infill(prefix, CODE[len(prefix) :], max_tokens=9, anchor=0).text
+        assert client.inline(2, 4)[0]["insertText"] == said.rstrip()
+
+
 # --------------------------------------------------------------------------------------------------------- cancellation
 
 
@@ -242,7 +251,7 @@ def test_half_a_character_is_refused_in_a_line(shared: Client) -> None:
 
 def test_options_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
     with Client(folder, tmp_path / "stderr") as client:
-        for member, value in [("maxTokens", 0), ("maxTokens", "9"), ("lines", "two"), ("model", 7)]:
+        for member, value in [("maxTokens", 0), ("lines", "two"), ("anchorLines", -1), ("model", 7)]:
             options = {member: value}
             params = {"processId": None, "rootUri": None, "capabilities": {}, "initializationOptions": options}
             error = client.answer(client.ask("initialize", params))["error"]

@@ -55,6 +55,26 @@ def test_several_holes_are_the_models_own(server: Running) -> None:
     ]
 
 
+def test_logprobs_of_several_holes_are_of_tokens_that_are_all_answer(server: Running) -> None:
+    parts = ["import ", "\n\nprint(json.dumps(", ", indent=  ", "))\n"]
+    body = {"parts": parts, "max_tokens": 6, "logprobs": 0}
+    once, again = (completion(server, **body)["choices"] for _ in range(2))  # the second with drafts, and a full cache
+    for first, second in zip(once, again, strict=True):
+        tokens = "".join(token for token in first["logprobs"]["tokens"] if not token.startswith("<"))
+        assert tokens == first["text"] == second["text"] or "bytes:" in tokens
+        assert first["logprobs"]["token_logprobs"] == pytest.approx(second["logprobs"]["token_logprobs"], abs=1e-4)
+
+
+@pytest.mark.parametrize("lines", [0, 2, 5])
+def test_holes_open_as_many_lines_before_the_cursor_as_is_asked_for(server: Running, lines: int) -> None:
+    parts = ["import os\n" * 20 + "x = ", "\n" + "y = 1\n" * 20 + "z = ", "\n"]
+    hole, holes = parts[0], small_model().infill_holes(parts, anchor=lines, max_tokens=6)
+    (one,) = completion(server, prompt=hole, suffix="\n", max_tokens=6, anchor=lines)["choices"]
+    assert one["text"] == small_model().infill(hole, "\n", anchor=lines, max_tokens=6).text
+    found = completion(server, parts=parts, max_tokens=6, anchor=lines)["choices"]
+    assert [choice["text"] for choice in found] == [one.text for one in holes]
+
+
 def greedy_ids(ids: list[int], count: int) -> list[int]:
     """What the model adds to these ids."""
     m = small_model()
@@ -188,6 +208,7 @@ def test_a_forbidden_token_does_not_come(server: Running) -> None:
         ({"prompt": "a", "suffix": ["b"]}, "suffix"),
         ({"prompt": "a", "stream": "yes"}, "stream"),
         ({"prompt": "a", "parts": ["a", "b"]}, "parts"),
+        ({"prompt": "a", "suffix": "b", "anchor": -1}, "anchor"),
         ({"prompt": "\ud800"}, "prompt"),
         ({"prompt": "a", "frequency_penalty": 1}, "frequency_penalty"),
         ({"prompt": "a", "logit_bias": {"5": 3}}, "logit_bias"),

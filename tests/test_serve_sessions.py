@@ -53,6 +53,16 @@ def test_files_do_not_disturb_each_other(model: Model) -> None:
     assert len(sessions) == 3
 
 
+def test_a_hole_opens_where_this_request_says(model: Model) -> None:
+    sessions, prefix = Sessions(model), "".join(f"x = {n}\n" for n in range(60)) + "y = "
+    for lines in (4, 0, 2, 4):
+        placed = sessions.place(ask(prefix, anchor=lines))
+        assert placed == Sessions(model).place(ask(prefix, anchor=lines)), "not where an earlier one said"
+        start = len(placed.ids) - placed.ids[::-1].index(model.tokenizer.sep)
+        tail = model.tokenizer.decode(placed.ids[start:]).removeprefix("<mask_1>") + placed.required.decode()
+        assert tail == "".join(prefix.splitlines(keepends=True)[-lines:] if lines else [])
+
+
 def test_one_request_alone_does_not_depend_on_others(model: Model) -> None:
     sessions = Sessions(model)
     quiet = Ask(parts=(PREFIX + TYPED, SUFFIX), max_tokens=32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from codegen25.complete import ANCHOR_LINES
 from codegen25.engine.sampling import GREEDY, Sampling
 
 # any: as the model and the stop strings will. one: the line of the cursor. auto: one where the cursor stands in a line
@@ -12,6 +13,7 @@ from codegen25.engine.sampling import GREEDY, Sampling
 Lines = Literal["any", "one", "block", "auto"]
 
 LARGEST_REMEMBERED = 400_000  # characters
+MOST_ANCHOR = 1000  # lines
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Ask:
     as they are. `best_of` answers are made and the `n` likeliest by mean log-probability given. `logprobs`: how many
     likely tokens to give beside each; None for none. `patience`: seconds after which an answer ends at the next line.
     Tokens of text are never those of `banned`, and only those of `allowed` where it is given. `has_ids`: they are told.
+
+    `anchor`: lines before a cursor at which its hole opens (see `editing`); 0: at the cursor.
 
     `is_typing`: somebody types and looks at it, so that the prompt may be the one of the key before, grown; what was
     just suggested is not asked again. `tidy`: nothing that repeats the text behind the cursor. `client`: whose new
@@ -51,6 +55,7 @@ class Ask:
     has_ids: bool = False
     extra: tuple[Extra, ...] = ()
     lines: Lines = "any"
+    anchor: int = ANCHOR_LINES
     least_indent: int = 0
     patience: float | None = None
     is_typing: bool = False

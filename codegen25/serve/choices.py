@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar, cast, get_args
 
+from codegen25.complete import ANCHOR_LINES
 from codegen25.engine.sampling import Sampling
-from codegen25.serve.ask import Lines
+from codegen25.serve.ask import MOST_ANCHOR, Lines
 from codegen25.serve.fields import Fields
 
 T = TypeVar("T")
@@ -39,6 +40,11 @@ def lines(fields: Fields, default: Lines) -> Lines:
     if value not in get_args(Lines):
         raise fields.refuse("lines", f"must be one of {', '.join(get_args(Lines))}")
     return cast(Lines, value)
+
+
+def anchor(fields: Fields) -> int:
+    """Our own field: how many lines before the cursor a hole opens."""
+    return fields.whole("anchor", ANCHOR_LINES, 0, MOST_ANCHOR)
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -36,7 +36,8 @@ async def _fim(service: Service, call: Call) -> Any:
         parts=(fields.text("prompt"), fields.text("suffix")),
         max_tokens=min(fields.whole("max_tokens", MAX_TOKENS), limits.tokens),
         sampling=choices.sampling(fields, 0.0), stop=fields.stop(limits.stop), stream=fields.flag("stream"),
-        lines=choices.lines(fields, "auto"), tidy=True, is_typing=True, client=call.client,
+        lines=choices.lines(fields, "auto"), anchor=choices.anchor(fields), tidy=True, is_typing=True,
+        client=call.client,
     )  # fmt: skip
     if ask.stream:
         head = Head.new(service.served.name, "chat.completion.chunk")

@@ -121,7 +121,7 @@ def _ask(service: Service, call: Call, **more: Any) -> Ask:
         max_tokens=limits.tokens if wanted < 0 else min(wanted, limits.tokens),
         sampling=choices.sampling(fields, 0.0 if n == 1 else 0.8, "repeat_penalty"), stop=fields.stop(limits.stop),
         n=n, best_of=n, stream=stream, least_indent=fields.whole("n_indent", 0), client=call.client,
-        patience=patience / 1000 if patience > 0 else None, **more,
+        patience=patience / 1000 if patience > 0 else None, anchor=choices.anchor(fields), **more,
     )  # fmt: skip
 
 

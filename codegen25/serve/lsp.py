@@ -23,9 +23,9 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from codegen25 import __version__
-from codegen25.complete import Model
+from codegen25.complete import ANCHOR_LINES, Model
 from codegen25.errors import CodegenError, say
-from codegen25.serve.ask import Lines
+from codegen25.serve.ask import MOST_ANCHOR, Lines
 from codegen25.serve.attribution import Attribution
 from codegen25.serve.choices import lines
 from codegen25.serve.fields import Fields
@@ -43,11 +43,12 @@ _REQUEST_FAILED = -32803
 
 @dataclass(frozen=True)
 class Options:
-    """`max_tokens` of a suggestion. `lines`: see `Ask`."""
+    """`max_tokens` of a suggestion. `lines` and `anchor`: see `Ask`."""
 
     model: str = "nano"
     max_tokens: int = 64
     lines: Lines = "auto"
+    anchor: int = ANCHOR_LINES
 
     def with_those_of(self, client: Any) -> Options:
         """With what is in a client's `initializationOptions`. Raises `Refusal`, naming the member."""
@@ -61,6 +62,7 @@ class Options:
             model=fields.text("model", self.model),
             max_tokens=fields.whole("maxTokens", self.max_tokens, 1, 1024),
             lines=lines(fields, self.lines),
+            anchor=fields.whole("anchorLines", self.anchor, 0, MOST_ANCHOR),
         )
 
 
@@ -170,6 +172,7 @@ class Server(LanguageServer):
             lambda: self._load(options.model),
             max_tokens=options.max_tokens,
             lines=options.lines,
+            anchor=options.anchor,
             on_loaded=lambda seconds: self._loaded(options.model, seconds),
             on_failed=self._failed,
             on_broken=self._broken,

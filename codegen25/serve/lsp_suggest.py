@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlparse
 
-from codegen25.complete import Model
+from codegen25.complete import ANCHOR_LINES, Model
 from codegen25.serve.answering import Answering, Usage
 from codegen25.serve.ask import Ask, Extra, Lines
 from codegen25.serve.attribution import Attribution, Spans, placed
@@ -57,9 +57,9 @@ class Suggest:
     def __init__(
         self, load: Callable[[], Model], *, max_tokens: int, lines: Lines, on_loaded: Callable[[float], None],
         on_failed: Callable[[Exception], None], on_broken: Callable[[BaseException], None],
-        attribute: Callable[[Model], Attribution] | None = None,
+        attribute: Callable[[Model], Attribution] | None = None, anchor: int = ANCHOR_LINES,
     ) -> None:  # fmt: skip
-        self._max_tokens, self._lines = max_tokens, lines
+        self._max_tokens, self._lines, self._anchor = max_tokens, lines, anchor
         self._on_loaded, self._on_failed, self._on_broken = on_loaded, on_failed, on_broken
         self._loop = asyncio.get_running_loop()
         self._answering: asyncio.Future[Answering] = self._loop.create_future()
@@ -115,8 +115,8 @@ class Suggest:
     def _ask(self, cursor: Cursor) -> Ask:
         extra = tuple(Extra(text, _name(uri)) for uri, text in cursor.others)
         return Ask(
-            (cursor.prefix, cursor.suffix), max_tokens=self._max_tokens, extra=extra, lines=self._lines, is_typing=True,
-            tidy=True, client=cursor.uri,
+            (cursor.prefix, cursor.suffix), max_tokens=self._max_tokens, extra=extra, lines=self._lines,
+            anchor=self._anchor, is_typing=True, tidy=True, client=cursor.uri,
         )  # fmt: skip
 
     async def close(self) -> None:

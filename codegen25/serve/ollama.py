@@ -72,7 +72,7 @@ def read(service: Service, call: Call) -> Ask:
         parts=parts, extra=extra, max_tokens=min(MAX_TOKENS if wanted < 0 else wanted, limits.tokens),
         sampling=choices.sampling(options, 0.0, "repeat_penalty"), stop=options.stop(limits.stop),
         stream=fields.flag("stream", True), lines=choices.lines(fields, "auto" if is_hole else "any"), tidy=is_hole,
-        is_typing=is_hole, client=call.client,
+        anchor=choices.anchor(fields), is_typing=is_hole, client=call.client,
     )  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def read(service: Service, call: Call) -> list[Ask]:
         logprobs=fields.whole("logprobs", 0, 0, 5) if "logprobs" in fields else None,
         echo=fields.flag("echo"), stream=stream, banned=_banned(fields), lines=choices.lines(fields, "any"),
         allowed=frozenset(fields.ids("allowed_token_ids")) if "allowed_token_ids" in fields else None,
-        client=call.client, is_typing=call.client is not None,
+        anchor=choices.anchor(fields), client=call.client, is_typing=call.client is not None,
     )  # fmt: skip
     return [_with_prompt(service, common, prompt, fields) for prompt in _prompts(fields, limits.prompts)]
 

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from codegen25 import __version__
+from codegen25.serve.ask import MOST_ANCHOR
 from codegen25.serve.openapi_answers import ANSWERS, FLAG, STREAMS, TEXT, Schema, error_of
 
 TEXTS: Schema = {"oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 64}], "nullable": True}
@@ -24,9 +25,10 @@ def number(least: float, most: float) -> Schema:
     return {"type": "number", "minimum": least, "maximum": most}
 
 
+ANCHOR = whole(0, MOST_ANCHOR)
 _SAMPLING = {
     "temperature": number(0, 2), "top_p": number(0, 1), "top_k": whole(-1, 1000), "min_p": number(0, 1),
-    "seed": whole(0, 2**53), "lines": LINES,
+    "seed": whole(0, 2**53), "lines": LINES, "anchor": ANCHOR,
 }  # fmt: skip
 _OPENAI = {"model": TEXT, "max_tokens": whole(0, 1024), "stop": TEXTS, "stream": FLAG, "n": whole(1, 128), **_SAMPLING}
 _LLAMA = {"n_predict": whole(-1, 1024), "stop": TEXTS, "stream": FLAG, "n_cmpl": whole(1, 16),
@@ -55,7 +57,7 @@ _ABOUT: Mapping[str, tuple[str, Mapping[str, Schema]]] = {
         {"prompt": _PROMPT, "suffix": TEXT, "parts": {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 8},
          "best_of": whole(1, 128), "logprobs": whole(0, 5), "echo": FLAG, "segments": _SEGMENTS,
          "stream_options": {"type": "object", "properties": {"include_usage": FLAG}}, "logit_bias": {"type": "object"},
-         "repetition_penalty": number(0.5, 2), **_OPENAI},
+         "repetition_penalty": number(0.5, 2), "allowed_token_ids": IDS, "return_token_ids": FLAG, **_OPENAI},
     ),
     "/v1/chat/completions": (
         "OpenAI: respond to messages.", {"messages": {"type": "array", "items": _MESSAGE, "minItems": 1}, **_OPENAI}
@@ -75,7 +77,7 @@ _ABOUT: Mapping[str, tuple[str, Mapping[str, Schema]]] = {
     "/slots": ("llama.cpp: answers under way.", {}),
     "/api/generate": (
         "Ollama: continue a text, or fill the hole before `suffix`.",
-        {"model": TEXT, "prompt": TEXT, "suffix": TEXT, "stream": FLAG, "lines": LINES,
+        {"model": TEXT, "prompt": TEXT, "suffix": TEXT, "stream": FLAG, "lines": LINES, "anchor": ANCHOR,
          "options": {"type": "object", "properties": {"num_predict": whole(-2, 1024), **_SAMPLING}}},
     ),
     "/api/show": ("Ollama: about the model.", {"model": TEXT}),
@@ -96,7 +98,9 @@ _ERRORS = {
     "403": "A page of another origin.", "404": "No such path or model.", "408": "The body did not come.",
     "409": "Superseded by a newer request of the same client.", "413": "The body is too large.",
     "421": "Another host's name.", "429": "Too many answers are under way; see Retry-After.",
-    "503": "The model is being loaded, or there is no memory; see Retry-After.", "504": "No answer in time.",
+    "502": "An upstream broke off.",
+    "503": "The model is being loaded, there is no memory, or no upstream answers; see Retry-After.",
+    "504": "No answer in time.",
 }  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen25 import infill
-from codegen25.complete import ANCHOR_LINES
 from codegen25.editing import MOST_CHARACTERS
 from codegen25.engine import healing
 from codegen25.engine.answer import Request
@@ -117,7 +116,7 @@ class Prompts:
             return Prompt(
                 request, tuple(range(len(ids))), len(tokenizer.decode_bytes(ids)) < len(ask.parts[0].encode())
             )
-        head, tail = infill.split_tail(before, ANCHOR_LINES)
+        head, tail = infill.split_tail(before, ask.anchor)
         holes = infill.fit(tokenizer, [head, ask.parts[1][: self._characters]], [tail], budget)
         ids = infill.prompt(tokenizer, holes)
         at, end = len(holes.parts[0]), len(ids)
@@ -138,8 +137,8 @@ class Prompts:
             raise _too_long(sum(map(len, parts[1:-1])), self.model.window)
         around, tails, required = [], [], []
         for before in parts[:-1]:
-            head, tail = infill.split_tail(before, ANCHOR_LINES)
-            kept, end = healing.split(self.tokenizer, tail)
+            head, tail = infill.split_tail(before, ask.anchor)
+            kept, end = (tail, b"") if ask.logprobs is not None else healing.split(self.tokenizer, tail)
             around.append(head)
             tails.append(kept)
             required.append(end)

@@ -26,6 +26,7 @@ EXTRA_SHARE = 4
 class _Session:
     client: str | None
     window: int  # of the prompt and its extra texts
+    lines: int  # before the cursor, at which holes open
     anchor: Anchor
     extra: tuple[Extra, ...]  # those that were chosen
     extra_ids: tuple[int, ...]
@@ -62,10 +63,10 @@ class Sessions:
         limits = Limits(size, size // 6)
         keeps = old is not None and old.extra_ids == extra_ids
         anchor, prompt = place(
-            self._model.tokenizer, limits, old.anchor if old and keeps else None, prefix, suffix
+            self._model.tokenizer, limits, old.anchor if old and keeps else None, prefix, suffix, lines=ask.anchor
         )  # fmt: skip
         if ask.is_remembered:
-            self._remember(number, _Session(ask.client, window, anchor, extra, extra_ids))
+            self._remember(number, _Session(ask.client, window, ask.anchor, anchor, extra, extra_ids))
         return Placed((*extra_ids, *prompt.ids), prompt.required, anchor.trimmed)
 
     def _extra(self, ask: Ask, old: _Session | None, window: int) -> tuple[tuple[Extra, ...], tuple[int, ...]]:
@@ -84,7 +85,7 @@ class Sessions:
         prefix, suffix = ask.parts
         best: tuple[int, int, _Session] | None = None
         for number, session in self._sessions.items():
-            if session.client != ask.client or session.window != window:
+            if (session.client, session.window, session.lines) != (ask.client, window, ask.anchor):
                 continue
             anchor = session.anchor
             goes_on = prefix.startswith(anchor.before)

@@ -70,4 +70,5 @@ def _key(ask: Ask) -> _Key | None:
         return None
     if ask.sampling.temperature > 0:
         return None
-    return ask.parts[1], ask.max_tokens, ask.sampling, ask.stop, ask.banned, ask.lines, ask.least_indent, ask.echo
+    like = ask.parts[1], ask.max_tokens, ask.sampling, ask.stop, ask.banned, ask.lines, ask.least_indent, ask.echo
+    return *like, ask.anchor

@@ -56,7 +56,7 @@ async def completion(service: Service, call: Call) -> Any:
     ask = Ask(
         parts=(segments.text("prefix"), segments.text("suffix")), max_tokens=MAX_TOKENS,
         sampling=choices.sampling(fields, 0.0), extra=tuple(_extra(segments)), lines=choices.lines(fields, "auto"),
-        tidy=True, is_typing=True, client=call.client,
+        anchor=choices.anchor(fields), tidy=True, is_typing=True, client=call.client,
     )  # fmt: skip
     (choice,) = await service.whole(call, ask)
     row = {"index": 0, "text": choice.text} | member(choice.attribution)

@@ -156,6 +156,7 @@ class Assistant implements vscode.InlineCompletionItemProvider, vscode.Disposabl
       model: setting<string>("model"),
       maxTokens: setting<number>("maxTokens"),
       lines: setting<Lines>("lines"),
+      anchorLines: setting<number>("anchorLines"),
     };
   }
 

@@ -10,6 +10,7 @@ export interface Settings {
   model: string;
   maxTokens: number;
   lines: Lines;
+  anchorLines: number;
 }
 
 /** The texts for the holes, in their order, and a line for each source that they are known to stand in. */
@@ -32,7 +33,8 @@ export class ServerError extends Error {
 
 /** `client`: who types; its new request ends its older one. */
 export function body(settings: Settings, parts: readonly string[]): string {
-  const fields: Record<string, unknown> = { parts, max_tokens: settings.maxTokens, lines: settings.lines };
+  const { maxTokens, lines, anchorLines } = settings;
+  const fields: Record<string, unknown> = { parts, max_tokens: maxTokens, lines, anchor: anchorLines };
   if (settings.model !== "") {
     fields["model"] = settings.model;
   }

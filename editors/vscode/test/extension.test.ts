@@ -19,7 +19,7 @@ interface Provider {
 
 beforeEach(() => {
   state.settings = new Map<string, unknown>(
-    Object.entries({ enabled: true, url: "", model: "", maxTokens: 9, lines: "auto", debounce: 0, command: "serve it" }),
+    Object.entries({ enabled: true, url: "", model: "", maxTokens: 9, lines: "auto", anchorLines: 8, debounce: 0, command: "serve it" }),
   );
   state.shown = [];
   state.typed = [];

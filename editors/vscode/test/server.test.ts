@@ -5,7 +5,7 @@ import { endpoint, fill, read, ServerError, type Settings } from "../src/server"
 import { status } from "../src/status";
 import { serving } from "./serving";
 
-const SETTINGS: Settings = { url: "", key: "", model: "", maxTokens: 9, lines: "auto" };
+const SETTINGS: Settings = { url: "", key: "", model: "", maxTokens: 9, lines: "auto", anchorLines: 3 };
 
 function trouble(kind: string, word: RegExp): (error: unknown) => boolean {
   return (error) => error instanceof ServerError && error.trouble === kind && word.test(error.message);
@@ -28,11 +28,11 @@ test("a request has the texts around the holes, and who asks", async () => {
     },
   );
   assert.equal(seen[0]?.url, "/v1/completions");
-  assert.deepEqual(seen[0]?.body, { parts: ["a🙂", "b", "c"], max_tokens: 9, lines: "auto", model: "nano" });
+  assert.deepEqual(seen[0]?.body, { parts: ["a🙂", "b", "c"], max_tokens: 9, lines: "auto", anchor: 3, model: "nano" });
   assert.equal(seen[0]?.headers["authorization"], "Bearer secret");
   assert.equal(seen[0]?.headers["x-client-id"], "me");
   assert.equal(seen[1]?.url, "/v1/completions");
-  assert.deepEqual(seen[1]?.body, { parts: ["a", "b", "c"], max_tokens: 9, lines: "auto" });
+  assert.deepEqual(seen[1]?.body, { parts: ["a", "b", "c"], max_tokens: 9, lines: "auto", anchor: 3 });
   assert.equal(seen[1]?.headers["authorization"], undefined);
 });
 
