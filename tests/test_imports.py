@@ -28,7 +28,7 @@ ROWS: list[set[str]] = [
     {"editing", "choose"},
     {"__init__"},
     {"serve", "train", "evaluate", "attribute", "options", "terminal"},
-    {"attribute_cli", "bench", "data_cli", "eval_cli", "lsp_cli", "report_cli", "serve_cli", "train_cli"},
+    set("attribute_cli bench complete_cli data_cli eval_cli lsp_cli report_cli serve_cli train_cli".split()),
     {"cli"},
     {"__main__"},
 ]
