@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from codegen25.serve.ask import Lines
+from codegen25.serve.ask import MOST_ANCHOR, Ask, Lines
 from codegen25.serve_cli import serve
 
 EXTENSION = Path(__file__).parent.parent / "editors" / "vscode"
@@ -28,6 +28,8 @@ def test_the_settings_are_the_servers() -> None:
     defaults = {option.name: option.default for option in serve.params}
     assert settings["codegen25.url"]["default"] == f"http://{defaults['host']}:{defaults['port']}"
     assert settings["codegen25.maxTokens"]["maximum"] <= defaults["max_tokens"]
+    anchor = settings["codegen25.anchorLines"]
+    assert (anchor["default"], anchor["maximum"]) == (Ask().anchor, MOST_ANCHOR)
 
 
 def test_the_source_reads_the_settings_there_are_and_runs_the_commands_there_are() -> None:
