@@ -28,7 +28,8 @@ ROWS: list[set[str]] = [
     {"editing", "choose"},
     {"__init__"},
     {"serve", "train", "evaluate", "attribute", "options", "terminal"},
-    set("attribute_cli bench complete_cli data_cli eval_cli lsp_cli report_cli serve_cli train_cli".split()),
+    {f"{part}_cli" for part in ("attribute", "complete", "data", "eval", "lsp", "report", "serve", "train")}
+    | {"bench"},
     {"cli"},
     {"__main__"},
 ]
