@@ -19,6 +19,7 @@ import codegen25
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "codegen25"
 
+COMMANDS = ("attribute", "complete", "data", "eval", "lsp", "report", "serve", "train")
 # From the bottom up. A part may import parts of lower rows and itself; `SIDEWAYS` names the rest.
 ROWS: list[set[str]] = [
     {"errors", "_native"},
@@ -28,8 +29,7 @@ ROWS: list[set[str]] = [
     {"editing", "choose"},
     {"__init__"},
     {"serve", "train", "evaluate", "attribute", "options", "terminal"},
-    {f"{part}_cli" for part in ("attribute", "complete", "data", "eval", "lsp", "report", "serve", "train")}
-    | {"bench"},
+    {"bench", *(f"{part}_cli" for part in COMMANDS)},
     {"cli"},
     {"__main__"},
 ]
