@@ -87,24 +87,11 @@ export function classOf(piece: Piece): string {
   return [level, piece.sourced ? "sourced" : ""].filter((name) => name !== "").join(" ");
 }
 
-/** Characters that the first token has in front of the text, since it repeats the end of the prompt. */
-function ahead(fill: Fill): number {
-  const joined = fill.tokens.map((token) => token.text).join("");
-  const most = fill.tokens[0]?.text.length ?? 0;
-  for (let shift = 0; shift <= most; shift += 1) {
-    if (joined.startsWith(fill.text, shift)) {
-      return [...joined.slice(0, shift)].length;
-    }
-  }
-  return 0; // tokens that are parts of characters, spelled in bytes
-}
-
 /** The text from unit `from` to unit `to` in pieces. What a token has beyond the text, which was cut, is left out. */
 export function pieces(fill: Fill, from: number, to: number): Piece[] {
   const places = units(fill.text);
-  const unit = (character: number): number => places[Math.min(Math.max(0, character), places.length - 1)] as number;
-  const shift = ahead(fill);
-  const starts = fill.tokens.map((token) => unit(token.at - shift));
+  const unit = (character: number): number => places[Math.min(character, places.length - 1)] as number;
+  const starts = fill.tokens.map((token) => unit(token.at));
   const spans = (fill.spans ?? []).map((span) => [unit(span.start), unit(span.end)] as const);
   // Indentation is nobody's, and a line under it would be noise.
   const indents = [...fill.text.matchAll(/\n[ \t]*/g)].flatMap((found) => [found.index, found.index + found[0].length]);

@@ -7,7 +7,7 @@ import { type Client, ServerError, type Usage } from "./client";
 import { ghostTexts, grow, setSuggestion, suggestion } from "./ghost";
 import { holes, marks, parts } from "./holes";
 import type { Settings } from "./settings";
-import { blanksAtEnd, choices, type Hole, rebased, type Suggestion, turned } from "./suggestion";
+import { choices, type Hole, rebased, type Suggestion, turned, withoutBlanks } from "./suggestion";
 
 /** Milliseconds without a key before a suggestion is asked for. */
 const PAUSE = 75;
@@ -91,7 +91,7 @@ export class Assistant {
     }
     this.stop();
     const found = holes(view.state);
-    const [around, typed] = this.around(view.state, found);
+    const { around, typed } = this.around(view.state, found);
     this.ids += 1;
     const made: Suggestion = {
       id: this.ids,
@@ -123,7 +123,7 @@ export class Assistant {
   }
 
   private drawOthers(view: EditorView, value: Suggestion): void {
-    const [around, typed] = this.around(view.state, value.holes);
+    const { around, typed } = this.around(view.state, value.holes);
     const { candidates, ...from } = rebased(value, typed);
     const added = Array.from({ length: OTHERS }, () => blank(value.holes.length));
     const made = { ...from, candidates: [...candidates, ...added], shown: candidates.length };
@@ -131,12 +131,11 @@ export class Assistant {
     void this.run(view, made, around, OTHERS, candidates.length);
   }
 
-  /** The texts around the holes, and what of them the answer is to begin with: where log-probabilities are asked for,
-   * the server takes a prompt as it is, and answers poorly behind a blank. */
-  private around(state: EditorState, found: readonly Hole[]): [string[], string] {
-    const [before = "", ...behind] = parts(state, found);
-    const blanks = this.settings().probabilities && found.length === 1 ? blanksAtEnd(before) : "";
-    return [[before.slice(0, before.length - blanks.length), ...behind], blanks];
+  /** The texts around the holes, and how the answers are to begin: where log-probabilities are asked for, the server
+   * takes a prompt as it is, and answers poorly behind a blank. */
+  private around(state: EditorState, found: readonly Hole[]): { around: string[]; typed: string[] } {
+    const around = parts(state, found);
+    return this.settings().probabilities ? withoutBlanks(around) : { around, typed: found.map(() => "") };
   }
 
   private async run(
@@ -201,7 +200,7 @@ export class Assistant {
       return;
     }
     view.dispatch({ effects: setSuggestion.of(null) });
-    if (value.typed !== this.asked.typed && this.settings().automatic) {
+    if (value.typed[0] !== this.asked.typed[0] && this.settings().automatic) {
       this.ask(); // all of it was accepted while it came
     } else {
       this.observer.nothing();

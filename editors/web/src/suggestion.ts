@@ -9,7 +9,7 @@ export interface Hole {
   to: number;
 }
 
-/** `typed`: how the only hole's text begins, which the document has already; the hole is behind it. `pinned`: it stays
+/** `typed`: how the text of each hole begins, which the document has already; the hole is behind it. `pinned`: it stays
  * when the cursor goes elsewhere. */
 export interface Suggestion {
   id: number;
@@ -17,7 +17,7 @@ export interface Suggestion {
   pinned: boolean;
   candidates: readonly Candidate[];
   shown: number;
-  typed: string;
+  typed: readonly string[];
 }
 
 export function fillAt(suggestion: Suggestion, hole: number): Fill | undefined {
@@ -26,7 +26,7 @@ export function fillAt(suggestion: Suggestion, hole: number): Fill | undefined {
 
 /** What is left to insert at a hole; `right` is the text behind it in its line. */
 export function rest(suggestion: Suggestion, hole: number, right: string): string {
-  const { typed } = suggestion;
+  const typed = suggestion.typed[hole] ?? "";
   const text = fillAt(suggestion, hole)?.text ?? "";
   return text.startsWith(typed) ? worthShowing(text.slice(typed.length), right) : "";
 }
@@ -35,7 +35,8 @@ export function rest(suggestion: Suggestion, hole: number, right: string): strin
 export function restInPieces(suggestion: Suggestion, hole: number, right: string): Piece[] {
   const fill = fillAt(suggestion, hole);
   const text = rest(suggestion, hole, right);
-  return fill === undefined || text === "" ? [] : pieces(fill, suggestion.typed.length, suggestion.typed.length + text.length);
+  const from = suggestion.typed[hole]?.length ?? 0;
+  return fill === undefined || text === "" ? [] : pieces(fill, from, from + text.length);
 }
 
 /** The suggestion after `text` was typed at its hole; null when they differ, or nothing is left of it. */
@@ -45,21 +46,23 @@ export function typedAlong(suggestion: Suggestion, text: string): Suggestion | n
   if (suggestion.holes.length !== 1 || hole === undefined || fill === undefined || hole.from !== hole.to) {
     return null;
   }
-  const typed = suggestion.typed + text;
+  const typed = `${suggestion.typed[0] ?? ""}${text}`;
   const isAlong = text !== "" && fill.text.startsWith(typed);
   if (!isAlong || (fill.finish !== null && fill.text.slice(typed.length).trim() === "")) {
     return null;
   }
   const at = hole.from + text.length;
-  return { ...suggestion, typed, holes: [{ from: at, to: at }] };
+  return { ...suggestion, typed: [typed], holes: [{ from: at, to: at }] };
 }
 
 /** The same text at the same place, as if no more than `typed` had been in the document when it was asked for. */
-export function rebased(suggestion: Suggestion, typed: string): Suggestion {
-  if (suggestion.typed === typed) {
+export function rebased(suggestion: Suggestion, typed: readonly string[]): Suggestion {
+  if (typed.every((one, hole) => suggestion.typed[hole] === one)) {
     return suggestion;
   }
-  const candidate = (suggestion.candidates[suggestion.shown] ?? []).map((fill) => moved(fill, suggestion.typed, typed));
+  const candidate = (suggestion.candidates[suggestion.shown] ?? []).map((fill, hole) =>
+    moved(fill, suggestion.typed[hole] ?? "", typed[hole] ?? ""),
+  );
   return { ...suggestion, candidates: [candidate], shown: 0, typed };
 }
 
@@ -72,9 +75,11 @@ function moved(fill: Fill, from: string, to: string): Fill {
   return { ...fill, text, tokens, spans: spans?.filter((span) => span.end > 0) ?? null };
 }
 
-/** The blanks behind the last word of a line: the model's tokens have them in front of the next word. */
-export function blanksAtEnd(text: string): string {
-  return /(?<=\S)[ \t]+$/.exec(text.slice(-200))?.[0] ?? "";
+/** The texts around holes without the blank in front of each, and these blanks: the model's tokens have a blank in
+ * front of the next word. */
+export function withoutBlanks(parts: readonly string[]): { around: string[]; typed: string[] } {
+  const typed = parts.slice(0, -1).map((part) => (part.endsWith(" ") ? " " : ""));
+  return { around: parts.map((part, hole) => part.slice(0, part.length - (typed[hole]?.length ?? 0))), typed };
 }
 
 /** The numbers of candidates that can be shown: those that go on from what was typed, each text once. */
@@ -83,8 +88,8 @@ export function choices(suggestion: Suggestion): number[] {
   const seen = new Set<string>();
   return candidates.flatMap((candidate, number) => {
     const text = candidate.map((fill) => fill.text.trimEnd()).join("\0");
-    const fits = candidate.every((fill) => fill.text.startsWith(typed));
-    const isEmpty = isDone(candidate) && candidate.every((fill) => fill.text.slice(typed.length).trim() === "");
+    const fits = candidate.every((fill, hole) => fill.text.startsWith(typed[hole] ?? ""));
+    const isEmpty = isDone(candidate) && candidate.every((fill, hole) => fill.text.slice(typed[hole]?.length).trim() === "");
     if (number !== shown && (!fits || isEmpty || (seen.has(text) && isDone(candidate)))) {
       return [];
     }

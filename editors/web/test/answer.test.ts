@@ -44,13 +44,6 @@ test("tokens that were cut off again are in no piece", () => {
   assert.deepEqual(fill && pieces(fill, 0, 1).map((piece) => piece.token?.text), ["a"]);
 });
 
-test("a first token that repeats the end of the prompt is as long as what it adds", () => {
-  const said = logprobs([[" json", 0, 0], [".", 5, -3], ["dump", 6, 0]]);
-  const [[fill] = []] = grown([blank(1)], frame(choice("json.dump", { logprobs: said })), 0);
-  const found = fill && pieces(fill, 0, 9).map((piece) => [piece.text, piece.token?.text]);
-  assert.deepEqual(found, [["json", " json"], [".", "."], ["dump", "dump"]]);
-});
-
 test("all pieces together are the text", () => {
   const said = logprobs([["a", 0, 0], ["bytes:\\xf0\\x9f", 1, 0], ["bytes:\\x99\\x82", 1, 0], ["b", 2, 0]]);
   const [[fill] = []] = grown([blank(1)], frame(choice("a🙂b", { logprobs: said, attribution: [span(0, 9)] })), 0);

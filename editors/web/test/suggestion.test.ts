@@ -4,7 +4,7 @@ import { EditorSelection, EditorState, type TransactionSpec } from "@codemirror/
 import { blank, type Candidate, type Fill } from "../src/answer";
 import { ghostTexts, grow, setSuggestion, suggestion } from "../src/ghost";
 import { holes, marks, parts, setMarks } from "../src/holes";
-import { blanksAtEnd, choices, firstWord, rebased, type Suggestion, turned } from "../src/suggestion";
+import { choices, firstWord, rebased, type Suggestion, turned, withoutBlanks } from "../src/suggestion";
 import { span } from "./frames";
 
 const DONE: Fill = { text: "", tokens: [], finish: "stop", spans: null };
@@ -14,7 +14,7 @@ function candidate(...texts: string[]): Candidate {
 }
 
 function at(place: number, ...candidates: Candidate[]): Suggestion {
-  return { id: 1, holes: [{ from: place, to: place }], pinned: false, candidates, shown: 0, typed: "" };
+  return { id: 1, holes: [{ from: place, to: place }], pinned: false, candidates, shown: 0, typed: [""] };
 }
 
 function state(doc: string, cursor: number): EditorState {
@@ -74,7 +74,7 @@ test("blanks at the end of a line are not shown", () => {
 test("candidates are turned round; empty and equal ones, and those of another beginning, are left out", () => {
   const value = at(0, candidate("ab"), candidate("ab "), candidate(" "), candidate("ac"), candidate("x"));
   assert.deepEqual(choices(value), [0, 3, 4]);
-  assert.deepEqual(choices({ ...value, typed: "a" }), [0, 3]);
+  assert.deepEqual(choices({ ...value, typed: ["a"] }), [0, 3]);
   const steps = [1, 1, 1, -1] as const;
   let now = value;
   assert.deepEqual(steps.map((step) => (now = turned(now, step)).shown), [3, 4, 0, 4]);
@@ -83,18 +83,19 @@ test("candidates are turned round; empty and equal ones, and those of another be
 test("a suggestion that is typed along can begin again where the cursor is", () => {
   const tokens = [{ text: "🙂", at: 0, logprob: 0, top: [] }, { text: "ab", at: 1, logprob: 0, top: [] }];
   const fill = { ...DONE, text: "🙂ab", tokens, spans: [span(0, 1), span(0, 2)] };
-  const now = rebased({ ...at(2, [fill]), typed: "🙂" }, "");
-  assert.deepEqual([now.typed, now.candidates[0]?.[0]?.text], ["", "ab"]);
+  const now = rebased({ ...at(2, [fill]), typed: ["🙂"] }, [""]);
+  assert.deepEqual([now.typed, now.candidates[0]?.[0]?.text], [[""], "ab"]);
   assert.deepEqual(now.candidates[0]?.[0]?.tokens.map((token) => [token.text, token.at]), [["ab", 0]]);
   assert.deepEqual(now.candidates[0]?.[0]?.spans, [span(0, 1)]);
 });
 
 test("what the text begins with may be in the document already, and must be", () => {
-  assert.equal(after("x ", 2, { ...at(2, candidate(" = 1")), typed: " " }), "= 1");
-  assert.equal(after("x ", 2, { ...at(2, candidate("(1)")), typed: " " }), "");
-  const now = rebased({ ...at(2, candidate("= 1")), typed: "= " }, " ");
-  assert.deepEqual([now.typed, now.candidates[0]?.[0]?.text], [" ", " 1"]);
-  assert.deepEqual(["x = ", "    ", "a\n  ", "a\t ", "a"].map(blanksAtEnd), [" ", "", "", "\t ", ""]);
+  assert.equal(after("x ", 2, { ...at(2, candidate(" = 1")), typed: [" "] }), "= 1");
+  assert.equal(after("x ", 2, { ...at(2, candidate("(1)")), typed: [" "] }), "");
+  const now = rebased({ ...at(2, candidate("= 1")), typed: ["= "] }, [" "]);
+  assert.deepEqual([now.typed, now.candidates[0]?.[0]?.text], [[" "], " 1"]);
+  const { around, typed } = withoutBlanks(["x = ", "\n    ", "y", " "]);
+  assert.deepEqual([around, typed], [["x =", "\n   ", "y", " "], [" ", " ", ""]]);
 });
 
 test("words", () => {
