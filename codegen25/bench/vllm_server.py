@@ -37,7 +37,10 @@ class VllmServer:
             "--max-model-len", str(window), "--max-num-seqs", "4", "--enforce-eager",
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        environment |= {
+            "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+        }  # fmt: skip
         try:
             with self.log.open("w") as log:
                 self._process = subprocess.Popen(
