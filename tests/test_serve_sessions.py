@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from codegen25.editing import common
 from codegen25.serve.ask import Ask, Extra
 from codegen25.serve.extra import fit
 from codegen25.serve.sessions import Sessions
+from codegen25.serve.suggested import Suggested, Suggestion
 
 SOURCE = Path(editing.__file__).read_text()
 PREFIX, TYPED, SUFFIX = SOURCE[:6000], SOURCE[6000:6060], SOURCE[6060:9000]
@@ -107,3 +109,11 @@ def test_typing_along_a_suggestion_asks_for_nothing() -> None:
         assert other["tokens_evaluated"] > 0  # sampled: not the same each time
         assert server.ask("/infill", body | {"prompt": "~"}).json["tokens_evaluated"] > 0  # not along it
         assert f"codegen25_typed_along_total {len(whole)}.0" in server.ask("/metrics").body.decode()
+
+
+def test_more_patience_is_another_question() -> None:
+    suggested = Suggested()
+    hurried = replace(ask(PREFIX), patience=0.01)
+    suggested.remember(hurried, Suggestion("short", "length"))
+    assert suggested.rest(hurried) == Suggestion("short", "length")
+    assert suggested.rest(ask(PREFIX)) is None

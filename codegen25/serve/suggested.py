@@ -71,4 +71,4 @@ def _key(ask: Ask) -> _Key | None:
     if ask.sampling.temperature > 0:
         return None
     like = ask.parts[1], ask.max_tokens, ask.sampling, ask.stop, ask.banned, ask.lines, ask.least_indent, ask.echo
-    return *like, ask.anchor
+    return *like, ask.anchor, ask.patience
