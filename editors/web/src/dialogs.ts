@@ -33,6 +33,7 @@ export function setUpDialogs(closed: () => void, given: (key: string) => void): 
 
 export function help(): boolean {
   byId("help", HTMLDialogElement).showModal();
+  byId("help-close", HTMLElement).focus();
   return true;
 }
 

@@ -132,7 +132,9 @@ export function accept(view: EditorView): boolean {
   if (value === null || texts.every((text) => text === "")) {
     return false;
   }
-  const changes = state.changes(value.holes.map((hole, number) => ({ ...hole, insert: texts[number] ?? "" })));
+  // Where nothing is suggested, what is selected stays.
+  const edits = value.holes.map((hole, number) => ({ ...hole, insert: texts[number] ?? "" }));
+  const changes = state.changes(edits.filter((edit) => edit.insert !== ""));
   const ends = value.holes.map((hole) => changes.mapPos(hole.to, 1));
   const accepted = value.holes.flatMap((hole, number) => {
     const pieces = restInPieces(value, number, right(state, hole.to));
