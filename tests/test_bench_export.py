@@ -47,6 +47,13 @@ def test_where_texts_part() -> None:
     assert shorter is not None and shorter.after == 6, "an end is a token like others"
 
 
+@pytest.mark.parametrize(
+    "tokens, kept", [([5, 6, 0], [5, 6]), ([5, 0, 0, 1], [5]), ([5, 6], [5, 6]), ([0], []), ([], [])]
+)
+def test_what_ends_a_text_is_no_part_of_it(tokens: list[int], kept: list[int]) -> None:
+    assert export._until(0, tokens) == kept
+
+
 def test_ties_count_as_equal_and_other_partings_do_not() -> None:
     figure = export._texts("x", [Parting(1, 5, 0.01), Parting(7, 2, -0.05)], 10, 16)
     assert figure.holds and "8 equal to the end" in figure.note and "1 after 5 (+0.010)" in figure.note

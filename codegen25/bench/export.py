@@ -181,7 +181,7 @@ def run(
             options.say(f"{name}: ids of {len(texts)} lines")
             yield _ids(name, ours.tokenizer, texts, encode(texts))
             options.say(f"{name}: {len(ids)} texts")
-            theirs = [continue_(prompt) for prompt in ids]
+            theirs = [_until(end, continue_(prompt)) for prompt in ids]
             found = [
                 parting(exact, prompt, number, mine, other, end)
                 for number, (prompt, mine, other) in enumerate(zip(ids, written, theirs, strict=True))
@@ -207,6 +207,11 @@ def run(
 
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
+
+
+def _until(end: int, tokens: list[int]) -> list[int]:
+    """Some list the token that ends a text, some do not."""
+    return tokens[: tokens.index(end)] if end in tokens else tokens
 
 
 def _ids(name: str, tokenizer: Tokenizer, texts: Sequence[str], theirs: Sequence[list[int]]) -> Figure:

@@ -98,8 +98,7 @@ class VllmServer:
         return [self._post("/tokenize", {"prompt": text} | ask)["tokens"] for text in texts]
 
     def greedy(self, prompt: Sequence[int], n: int) -> list[int]:
-        """The likeliest token `n` times, or until the end of the text, which is not among them."""
+        """The likeliest token `n` times, or until the end of the text."""
         ask = {"prompt": list(prompt), "max_tokens": n, "temperature": 0.0, "return_token_ids": True}
-        choice: dict[str, Any] = self._post("/v1/completions", ask)["choices"][0]
-        tokens: list[int] = choice["token_ids"]
-        return tokens[:-1] if choice["finish_reason"] == "stop" else tokens
+        tokens: list[int] = self._post("/v1/completions", ask)["choices"][0]["token_ids"]
+        return tokens

@@ -24,11 +24,10 @@ class Engine:
 
     @torch.inference_mode()
     def greedy(self, prompt: list[int], n: int, end: int) -> dict[str, Any]:
-        """The likeliest token `n` times, or until `end`, which is not among them."""
+        """The likeliest token `n` times, or until `end`."""
         ids = torch.tensor([prompt])
         mask = torch.ones_like(ids)
         out = self.model.generate(
             ids, attention_mask=mask, max_new_tokens=n, do_sample=False, eos_token_id=end, pad_token_id=end
         )
-        tokens = out[0, len(prompt) :].tolist()
-        return {"tokens": tokens[: tokens.index(end)] if end in tokens else tokens}
+        return {"tokens": out[0, len(prompt) :].tolist()}
