@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -23,6 +23,7 @@ from codegen25.serve import run
 from codegen25.serve.app import Access, make_app
 from codegen25.serve.limits import Limits
 from codegen25.serve.run import bind
+from codegen25.serve.runner import Runner
 from codegen25.serve.security import check_address, read_keys
 from codegen25.serve.service import Service
 
@@ -270,7 +271,7 @@ def test_a_model_is_loaded_again_while_it_answers() -> None:
 
     with serving(load=load) as server:
         service = server.service
-        loop = service.served.answering.runner._loop
+        loop = cast(Runner, service.served.answering.runner)._loop
         first = service.served.answering
         replies = []
         body = {"prompt": "a = ", "max_tokens": 200, "n": 8, "temperature": 1, "seed": 2}

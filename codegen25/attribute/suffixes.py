@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen25.errors import CodegenError
+from codegen25.data.mapped import Format
 
 MAGIC = b"CG25SUFX"
 VERSION = 1
@@ -70,6 +70,9 @@ class Header(NamedTuple):
 
 def _padded(size: int) -> int:
     return (size + 7) // 8 * 8
+
+
+FORMAT = Format("file of suffixes", "run attribute index again", MAGIC, VERSION, HEADER_BYTES, _FIELDS, Header)
 
 
 def sort_suffixes(ids: Ids, left_out: NDArray[np.bool_]) -> Places:
@@ -125,37 +128,16 @@ class SuffixFile:
     def __init__(self, path: Path, kind: Kind, vocabulary: str, shard: bytes) -> None:
         """Raises CodegenError when it is no whole file of this kind, vocabulary and shard."""
         self.path = path
-        try:
-            self._map = np.memmap(path, np.uint8, mode="r")
-        except (OSError, ValueError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise CodegenError(f"{path}: cannot be read as an index ({said}); run attribute index again") from None
-        self.header = self._read_header()
+        self._map, self.header = FORMAT.open(path)
         if (self.header.kind, self.header.vocabulary.hex()) != (KINDS.index(kind), vocabulary):
-            raise self._wrong("is an index of another vocabulary or kind")
+            raise FORMAT.wrong(path, "is an index of another vocabulary or kind")
         if self.header.shard != shard:
-            raise self._wrong("was made of a shard that has changed since")
+            raise FORMAT.wrong(path, "was made of a shard that has changed since")
         (a, n), (b, m), (c, k) = self.header.parts
         self.places: Any = self._map[a : a + n].view("<u4")
         self.symbols: Any = self._map[b : b + m].view("<u2")
         self.ends: Any = self._map[c : c + k].view("<u8")
 
-    def _read_header(self) -> Header:
-        if self._map.size < HEADER_BYTES or self._map[: len(MAGIC)].tobytes() != MAGIC:
-            raise self._wrong("is no index of suffixes")
-        header = Header(*_FIELDS.unpack(self._map[: _FIELDS.size].tobytes()))
-        if header.version != VERSION:
-            raise self._wrong(f"has format {header.version}, and {VERSION} is known here")
-        if self._map.size != header.file_bytes:
-            raise self._wrong(f"has {self._map.size} bytes instead of {header.file_bytes}")
-        return header
-
-    def _wrong(self, what: str) -> CodegenError:
-        return CodegenError(f"{self.path}: {what}; run attribute index again")
-
     def verify(self) -> None:
         """Read every byte. Raises CodegenError when one is not what was written."""
-        digest = hashlib.sha256(self._map.data[HEADER_BYTES:])
-        digest.update(self._map[: _FIELDS.size].tobytes())
-        if self._map[_FIELDS.size : _FIELDS.size + 32].tobytes() != digest.digest():
-            raise self._wrong("is damaged (its checksum is another)")
+        FORMAT.verify(self.path, self._map)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from codegen25.data.document import Document
+from codegen25.data.mapped import Format
 from codegen25.data.table import DocumentTable, DocumentTableWriter
 from codegen25.data.tokens import Vocabulary
 from codegen25.errors import CodegenError
@@ -56,6 +57,9 @@ class Header(NamedTuple):
     @property
     def file_bytes(self) -> int:
         return self.ends_at + 8 * self.documents
+
+
+FORMAT = Format("shard of tokens", "build the corpus again", MAGIC, VERSION, HEADER_BYTES, _FIELDS, Header)
 
 
 def file_sha256(path: Path) -> str:
@@ -146,12 +150,7 @@ class Shard:
         Raises CodegenError when it is no whole shard, or one of another vocabulary.
         """
         self.path = path
-        try:
-            self._map = np.memmap(path, np.uint8, mode="r")
-        except (OSError, ValueError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise CodegenError(f"{path}: cannot be read as a shard ({said}); build the corpus again") from None
-        self.header = self._read_header()
+        self._map, self.header = FORMAT.open(path)
         if vocabulary and self.vocabulary != vocabulary:
             raise CodegenError(
                 f"{path}: was made with vocabulary {self.vocabulary[:12]}, not {vocabulary[:12]}; build the corpus "
@@ -162,23 +161,10 @@ class Shard:
         self.ids: np.memmap[Any, np.dtype[np.uint16]] = self._ids()
         self._check_ends()
 
-    def _read_header(self) -> Header:
-        if self._map.size < HEADER_BYTES or self._map[: len(MAGIC)].tobytes() != MAGIC:
-            raise self._wrong("is no shard of tokens")
-        header = Header(*_FIELDS.unpack(self._map[: _FIELDS.size].tobytes()))
-        if header.version != VERSION:
-            raise self._wrong(f"has format {header.version}, and {VERSION} is known here")
-        if self._map.size != header.file_bytes:
-            raise self._wrong(f"has {self._map.size} bytes instead of {header.file_bytes}")
-        return header
-
     def _check_ends(self) -> None:
         starts = np.concatenate([np.zeros(1, np.uint64), self.ends])
         if not (np.all(starts[:-1] < starts[1:]) and starts[-1] == self.header.tokens):
-            raise self._wrong("has ends of documents that do not increase to its last token")
-
-    def _wrong(self, what: str) -> CodegenError:
-        return CodegenError(f"{self.path}: {what}; build the corpus again")
+            raise FORMAT.wrong(self.path, "has ends of documents that do not increase to its last token")
 
     def _ids(self) -> Any:
         return self._map[HEADER_BYTES : HEADER_BYTES + 2 * self.header.tokens].view("<u2")
@@ -209,7 +195,7 @@ class Shard:
         """The table beside the tokens. Raises CodegenError when it is none of as many documents."""
         table = DocumentTable(self.path.with_suffix(".parquet"))
         if len(table) != len(self):
-            raise self._wrong(f"has {len(self)} documents, and its table {len(table)}")
+            raise FORMAT.wrong(self.path, f"has {len(self)} documents, and its table {len(table)}")
         return table
 
     def document(self, index: int) -> Document:
@@ -227,11 +213,7 @@ class Shard:
 
     def verify(self) -> None:
         """Read every byte. Raises CodegenError when one is not what was written, or an id not in the vocabulary."""
-        digest = hashlib.sha256(self._map.data[HEADER_BYTES:])
-        digest.update(self.header.pack())
-        written = self._map[_FIELDS.size : HEADER_BYTES].tobytes()
-        if written != digest.digest().ljust(len(written), b"\0"):
-            raise self._wrong("is damaged (its checksum is another)")
+        FORMAT.verify(self.path, self._map)
         for start in range(0, self.header.tokens, _CHUNK):
             if int(self.ids[start : start + _CHUNK].max()) >= self.header.size:
-                raise self._wrong(f"has ids beyond its vocabulary of {self.header.size}")
+                raise FORMAT.wrong(self.path, f"has ids beyond its vocabulary of {self.header.size}")
