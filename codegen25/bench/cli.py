@@ -148,18 +148,20 @@ def verify(shape: str, bits: tuple[str, ...], context: int, tokens: int, as_json
 @bench.command()
 @click.option("--files", type=FOLDER, show_default="the standard library", help="A folder of Python files to infill.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Other files and places.")
+@click.option("--index", type=FOLDER, help="Of nano's vocabulary: drafts from its corpus, too.")
 @_shared(rounds=5, peers=False)
-def infill(files: Path | None, seed: int, as_json: bool, **shared: Any) -> None:
+def infill(files: Path | None, seed: int, index: Path | None, as_json: bool, **shared: Any) -> None:
     """Infilling of lines cut from real files, with speculation and without.
 
     \b
-    Example:
+    Examples:
       codegen25 bench infill --files src
+      codegen25 bench infill --files src --index corpus-of-src
     """
     from codegen25.bench import infill as benchmark
 
     options = _options(**shared)
-    _show(as_json, options, benchmark.run(options, folder=files, seed=seed))
+    _show(as_json, options, benchmark.run(options, folder=files, seed=seed, index=index))
 
 
 @bench.command()

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from codegen25.attribute.draft import CorpusDraft
+from codegen25.attribute.index import Index
 from codegen25.bench import weights
 from codegen25.bench.figures import Bar, Figure, Options
 from codegen25.bench.session import LARGEST, SMALLEST
@@ -22,7 +24,7 @@ from codegen25.complete import Model
 from codegen25.complete import load as load_model
 from codegen25.editing import Editing
 from codegen25.engine.answer import Counts, Request
-from codegen25.engine.scheduler import Scheduler
+from codegen25.engine.scheduler import LONGEST_DRAFT, Scheduler
 from codegen25.errors import CodegenError
 from codegen25.files import read_source
 
@@ -125,12 +127,14 @@ def behind_prompt(scheduler: Scheduler, request: Request) -> Answered:
 
 
 class Pair:
-    """One model behind two schedulers, with drafts and without."""
+    """One model behind two schedulers, with drafts and without; with an index, both draft, one from the corpus too."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.with_drafts = Scheduler(model.backend, model.tokenizer)
-        self.without = Scheduler(model.backend, model.tokenizer, longest_draft=0)
+    def __init__(self, model: Model, index: Index | None = None) -> None:
+        self.model, self.is_of_corpus = model, index is not None
+        corpus = [CorpusDraft(index, model.tokenizer)] if index else []
+        self.with_drafts = Scheduler(model.backend, model.tokenizer, drafts=corpus)
+        longest = LONGEST_DRAFT if index else 0
+        self.without = Scheduler(model.backend, model.tokenizer, longest_draft=longest)
 
     def answers(self, hole: Hole, kind: str, drafts_first: bool) -> tuple[Answered, Answered]:
         """(with drafts, without), taken in either order. The texts are the same, or it is a bug."""
@@ -145,11 +149,15 @@ class Pair:
         return drafted, plain
 
 
-def run(options: Options, *, folder: Path | None = None, seed: int = 0) -> list[Figure]:
-    """Tokens per second of both kinds of holes; every round has other files and places."""
+def run(options: Options, *, folder: Path | None = None, seed: int = 0, index: Path | None = None) -> list[Figure]:
+    """Tokens per second of both kinds of holes; every round has other files and places.
+
+    `index`: one of nano's vocabulary, whose corpus is drafted from beside the text around, against that text alone.
+    """
     files_of(folder, seed)  # before anything is written
+    opened = Index.open(index) if index else None
     path = weights.model("nano", 4, options)
-    pair = Pair(load_model(str(path), threads=options.threads, notice=options.say))
+    pair = Pair(load_model(str(path), threads=options.threads, notice=options.say), opened)
     for kind in KINDS:  # so that what a step costs is known to the schedulers
         for hole in holes(files_of(folder, seed), kind, seed):
             pair.answers(hole, kind, drafts_first=True)
@@ -187,4 +195,7 @@ def _kind(pair: Pair, kind: str, options: Options, folder: Path | None, seed: in
     share = counts.accepted / counts.drafted if counts.drafted else 0.0
     note = f"{answers} answers of {written / answers:.0f} tokens, the same with drafts and without; "
     note += f"{share:.0%} of what was drafted was right"
-    return Figure(f"infill {kind}, nano int4", "tok/s", ours, plain, "ours without drafts", BAR, note, more)
+    name, peer, bar = f"infill {kind}, nano int4", "ours without drafts", BAR
+    if pair.is_of_corpus:
+        return Figure(f"{name}, corpus", "tok/s", ours, plain, "drafts of open files alone", None, note, more)
+    return Figure(name, "tok/s", ours, plain, peer, bar, note, more)
