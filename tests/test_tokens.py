@@ -7,6 +7,8 @@ import pickle
 import random
 import re
 from collections import Counter
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from codegen25.data.prefix import metadata_prefix, prefix_fields, star_bucket
 from codegen25.data.tokens import STRUCTURE, BulkTokenizer, Vocabulary
 from codegen25.errors import CodegenError
 from codegen25.model.hf_tokenizer import tokenizer_json
-from codegen25.tokenizer import family, family_control
+from codegen25.tokenizer import Tokenizer, family, family_control, from_folder
 
 PREFIX = ["<reponame>", "<filename>", "<gh_stars>"]
 CONTROL = list(family_control())
@@ -60,6 +62,13 @@ def encode(batch: list[str], kinds: list[Kind] | None = None) -> list[list[int]]
     ids, ends = tokenizer().encode_batch(batch, kinds or [])
     assert ids.dtype == np.uint16 and ends.dtype == np.uint64 and len(ends) == len(batch)
     return [part.tolist() for part in np.split(ids, ends.astype(np.int64))[:-1]]
+
+
+@cache
+def nano() -> tuple[Tokenizer, BulkTokenizer]:
+    folder = Path(tokens.__file__).parent.parent / "models" / "nano"
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    return from_folder(folder), BulkTokenizer(Vocabulary.from_json(text))
 
 
 def structured(text: str) -> list[int]:
@@ -103,6 +112,16 @@ def test_thousands_of_random_texts() -> None:
 
     batch = [text() for _ in range(6_000)]
     assert encode(batch) == [family().encode(text) for text in batch]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(texts, st.sampled_from(["a  5", "x1.5e-9", "  12\n 7", "٣٤x²½"])), min_size=1, max_size=6))
+def test_a_vocabulary_with_digits_apart(batch: list[str]) -> None:
+    """nano's, which is SmolLM2's: Digits, then ByteLevel."""
+    own, bulk = nano()
+    ids, ends = bulk.encode_batch(batch)
+    found = [part.tolist() for part in np.split(ids, ends.astype(np.int64))[:-1]]
+    assert found == [own.encode(text) for text in batch]
 
 
 def test_nothing_is_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import gigatoken
 import numpy as np
 import numpy.typing as npt
+import regex
 
 from codegen25.data.document import Kind
 from codegen25.data.plain import first_line
@@ -37,6 +38,7 @@ STRUCTURE = (
 MAX_SIZE = 1 << 16
 # gigatoken remembers every word it met. Text of this many characters lets it begin anew, which bounds its memory.
 FORGET_AFTER = 1 << 28
+_DIGIT = regex.compile(r"(\p{N})")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class Vocabulary:
             raise CodegenError(f"the vocabulary has no {name}; leave --metadata-prefix out") from None
 
 
+def _steps(pre_tokenizer: Any) -> list[str]:
+    """The kinds of a sequence of pre-tokenizers whose digits stand alone; none of any other."""
+    steps = (pre_tokenizer or {}).get("pretokenizers") or []
+    return [step["type"] for step in steps] if steps and steps[0].get("individual_digits") else []
+
+
 def _control(spec: dict[str, Any]) -> dict[str, int]:
     return {token["content"]: token["id"] for token in spec.get("added_tokens") or ()}
 
@@ -96,7 +104,12 @@ class BulkTokenizer:
         """Raises CodegenError when gigatoken cannot do what the vocabulary asks for."""
         self.vocabulary = vocabulary
         # Without added tokens, gigatoken finds none in the text.
-        self._definition = json.dumps(json.loads(vocabulary.tokenizer_json) | {"added_tokens": []}, ensure_ascii=False)
+        spec = json.loads(vocabulary.tokenizer_json) | {"added_tokens": []}
+        # SmolLM2's kind: every digit by itself, then as GPT-2. gigatoken knows the second, so we do the first.
+        self._digits_apart = _steps(spec.get("pre_tokenizer")) == ["Digits", "ByteLevel"]
+        if self._digits_apart:
+            spec["pre_tokenizer"] = spec["pre_tokenizer"]["pretokenizers"][1]
+        self._definition = json.dumps(spec, ensure_ascii=False)
         self._structure = {name: vocabulary.control[name] for name in STRUCTURE if name in vocabulary.control}
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._structure)) + ")") if self._structure else None
         self._begin()
@@ -137,6 +150,13 @@ class BulkTokenizer:
         return ids.astype(np.uint16), np.cumsum(lengths, dtype=np.uint64)[last]
 
     def _encode(self, texts: list[str]) -> tuple[Ids, Ends]:
+        if not self._digits_apart:
+            return self._encode_whole(texts)
+        pieces = [_DIGIT.split(text) for text in texts]
+        ids, ends = self._encode_whole([piece for some in pieces for piece in some])
+        return ids, ends[np.cumsum([len(some) for some in pieces], dtype=np.int64) - 1]
+
+    def _encode_whole(self, texts: list[str]) -> tuple[Ids, Ends]:
         self._left -= sum(map(len, texts))
         if self._left < 0:
             self._begin()
