@@ -17,7 +17,7 @@ from typing import Any
 import gigatoken
 import numpy as np
 import numpy.typing as npt
-import regex
+import regex  # type: ignore[import-untyped]
 
 from codegen25.data.document import Kind
 from codegen25.data.plain import first_line
