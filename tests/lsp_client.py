@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-URI = "file:///work/sample.py"
+URI = "file:///project/sample.py"
 INLINE: dict[str, Any] = {"textDocument": {"inlineCompletion": {}}}
 
 

@@ -49,8 +49,8 @@ _names = itertools.count()
 def fresh(client: Client, text: str, *others: str) -> str:
     """The URI of a new document with the text; all but it are closed."""
     for old in range(next(_names) + 1):
-        client.notify("textDocument/didClose", {"textDocument": {"uri": f"file:///work/{old}.py"}})
-    uri = f"file:///work/{next(_names)}.py"
+        client.notify("textDocument/didClose", {"textDocument": {"uri": f"file:///project/{old}.py"}})
+    uri = f"file:///project/{next(_names)}.py"
     client.open(text, uri)
     return uri
 

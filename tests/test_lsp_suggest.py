@@ -133,7 +133,7 @@ def test_other_open_documents_go_into_the_prompt() -> None:
     """A name in common with the text at the cursor is what brings them in."""
     backend = Counted()
     other, foreign = "def values_of(values):\n    return values\n", "nothing.alike()\n"
-    beside = (("file:///work/some%20other.py", other), ("file:///work/foreign.py", foreign))
+    beside = (("file:///project/some%20other.py", other), ("file:///project/foreign.py", foreign))
 
     async def work(suggest: Suggest) -> None:
         await suggest.at(Cursor("a", PREFIX, SUFFIX, beside))

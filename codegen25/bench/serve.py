@@ -60,7 +60,7 @@ def run(
             yield _typing(options, model, ours, theirs, why, count, seconds, seed)
         options.say("throughput")
         yield _throughput(options, ours, theirs, why, prompts[:16])
-        yield _overhead(options, model, ours, prompts)
+        yield _overhead(model, ours, _prompts(model, max(5, options.rounds), seed + 1))
         options.say(f"{streams} streams")
         yield from endurance(ours, prompts[:streams], seconds, seed)
     if cursors:
@@ -145,11 +145,10 @@ def _throughput(
     return Figure(f"serve: {len(prompts)} streams, all together", "tokens/s", *found, PEER, SPEED_BAR, why)
 
 
-def _overhead(options: Options, model: Model, ours: OurServer, prompts: Sequence[Sequence[int]]) -> Figure:
-    """Milliseconds a token of one stream, through the server and in this process."""
+def _overhead(model: Model, ours: OurServer, prompts: Sequence[Sequence[int]]) -> Figure:
+    """Milliseconds a token of one stream, through the server and in this process, of prompts that neither has seen."""
     found: tuple[list[float], list[float]] = ([], [])
-    for number in range(max(3, options.rounds)):
-        ids = prompts[number % len(prompts)][2:]
+    for ids in prompts:
         complete(ours.address, ids, 1)
         started = time.perf_counter()
         tokens = complete(ours.address, ids, ANSWER).tokens
