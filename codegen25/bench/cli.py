@@ -279,7 +279,7 @@ def train(shape: str, rows: int, seed: int, as_json: bool, **shared: Any) -> Non
 
 
 @bench.command()
-@click.option("--users", default="1,4,16", help="People typing at once, by commas.")
+@click.option("--users", default="1,4,16", help="People typing at once, by commas; or none.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=6.0, help="Of typing, and of streams at once.")
 @click.option("--streams", type=click.IntRange(min=10), default=40, help="At once; the long test takes 200.")
 @click.option("--cursors", type=click.IntRange(min=0), default=60, help="Suggestions to look for repeats; 0: none.")
@@ -291,11 +291,13 @@ def serve(users: str, seconds: float, streams: int, cursors: int, seed: int, as_
     \b
     Examples:
       codegen25 bench serve
-      codegen25 bench serve --streams 200 --seconds 300 --rounds 3 --json
+      codegen25 bench serve --rounds 3 --json
+      codegen25 bench serve --users none --streams 200 --seconds 300 --cursors 0 --peers none
     """
     options = _options(**shared)
-    numbers = [int(number) for number in users.split(",") if number.strip().isdigit() and 0 < int(number) < 1000]
-    if len(numbers) != len(users.split(",")):
+    named = [] if users == "none" else users.split(",")
+    numbers = [int(number) for number in named if number.strip().isdigit() and 0 < int(number) < 1000]
+    if len(numbers) != len(named):
         raise UsageError(f"--users {users}: give numbers of people by commas, such as 1,4,16")
     found = _serve_figures(options, users=numbers, seconds=seconds, streams=streams, cursors=cursors, seed=seed)
     _show(as_json, options, found)

@@ -54,7 +54,7 @@ def run(
     prompts = _prompts(model, max(streams, 16), seed)
     with ExitStack() as stack:
         ours = stack.enter_context(OurServer(options, path))
-        theirs, why = _peer(stack, options, path, model, max(users))
+        theirs, why = _peer(stack, options, path, model, max(users, default=1))
         for count in users:
             options.say(f"{count} typing")
             yield _typing(options, model, ours, theirs, why, count, seconds, seed)
