@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from codegen25.cli import main
 from codegen25.complete import load
 from codegen25.config import read_config
+from codegen25.data.alone import alone
 from codegen25.model.checkpoint import load_llama, save_llama
 from codegen25.tokenizer import from_folder
 from codegen25.train.guard import LOSS_MARGIN, PATIENCE, SEEN, Guard
@@ -89,6 +90,13 @@ def test_the_same_command_goes_on(here: Path, capsys: pytest.CaptureFixture[str]
     assert main(arguments(decay="0", out="other")) == 0
     straight = load_file("other/model/model.safetensors")
     assert all(torch.equal(straight[name], went_on[0][name]) for name in straight)
+
+
+def test_one_run_at_a_time_in_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with alone(here / "busy", "run"):
+        assert main(arguments(out="busy")) == 1
+    assert "busy: another run is at work here" in capsys.readouterr().err
+    assert main(arguments(out="busy")) == 0
 
 
 def test_every_stage(here: Path) -> None:

@@ -6,18 +6,17 @@ and one with other settings begins anew. The manifest is written last: a folder 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from codegen25.data.alone import alone
 from codegen25.data.copies import Gone, Place, Progress, find_copies
 from codegen25.data.corpus import DROPPED, LOCK, MANIFEST, Corpus, write_manifest
 from codegen25.data.curate import UNREADABLE, curator
@@ -71,8 +70,7 @@ class Build:
         Raises CodegenError when the folder holds another corpus, another build is at work there, a source is not what
         the lock names, or nothing is left to keep.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        with _alone(self.out):
+        with alone(self.out, "build"):
             if (self.out / MANIFEST).exists():
                 return self._finished()
             work = self.out / "work" / self.fingerprint()[:16]
@@ -177,14 +175,3 @@ def _why(parts: Sequence[PartFiles], gone: dict[Place, Gone]) -> str:
         counts[drop.reason] = counts.get(drop.reason, 0) + 1
     first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:3]
     return ", ".join(f"{reason}: {count}" for reason, count in first) or "the sources hold no files"
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One build at a time in a folder. Raises CodegenError when another has it."""
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CodegenError(f"{out}: another build is at work here; wait for it or choose another folder") from error
-        yield

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from codegen25.data.alone import alone
 from codegen25.data.document import write_text
 from codegen25.errors import CodegenError, UsageError
 from codegen25.model.llama import Llama
@@ -70,6 +71,11 @@ def run(job: Adaptation, say: Say, show: Show | None = None) -> dict[str, Any]:
     Ctrl-C and SIGTERM end the training behind the current step; what was learned by then is written. Raises
     `CodegenError` for everything a person can cause.
     """
+    with alone(job.out, "run"):
+        return _run(job, say, show)
+
+
+def _run(job: Adaptation, say: Say, show: Show | None) -> dict[str, Any]:
     began = time.perf_counter()
     repository = read_repository(job.repository)
     say(_found(job.repository, repository))

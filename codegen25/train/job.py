@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from codegen25.data.alone import alone
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.model.checkpoint import DTYPES
 from codegen25.train.batches import Batches
@@ -79,7 +81,7 @@ def run(job: Job, show: Show | None = None) -> dict[str, Any]:
     Raises `CodegenError` for everything a person can cause.
     """
     device = _device(job.device)
-    with joined(device) as world:
+    with joined(device) as world, alone(job.out, "run") if world.rank == 0 else nullcontext():
         return _run(job, world, show if world.rank == 0 else None)
 
 
