@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codegen25.config import ModelConfig
-from codegen25.train.memory import BF16, OptimizerName, memory
+from codegen25.train.memory import BF16, OptimizerName, layer_bytes, memory
 
 PROGRAM = Path(__file__).parent / "measure_memory.py"
 WINDOW = 512
@@ -54,6 +54,8 @@ def test_memory_by_part(tied: bool, rows: int, optimizer: OptimizerName, means: 
     }
     for part, size in expected.items():
         assert found[part] == pytest.approx(size, rel=PART, abs=SLACK), part
-    # Not above what the model says by more than kernels' copies, which it leaves out (docs/scale.md).
+    # Not above what the model says by more than kernels' copies, which it leaves out (docs/scale.md); and below only by
+    # the layer that is computed again, which it counts beside the loss although it comes after.
     above = found["peak above what is held"] - (model.peak - model.resident)
-    assert -SLACK <= above <= COPIES
+    again = tokens * layer_bytes(config, WINDOW) if means == "recompute" else 0
+    assert -SLACK - again <= above <= COPIES

@@ -70,7 +70,9 @@ def _parse(expression: str) -> Any:
 def normal(expression: str) -> str | None:
     """The expression with every identifier in its present spelling. None when malformed, or when one is unknown."""
     tree = _parse(expression)
-    return None if tree is None else _render(tree)
+    found = None if tree is None else _render(tree)
+    # Parts that turn out equal leave fewer, which may belong to what stands around them.
+    return found if found in (None, expression) else normal(found)
 
 
 def _render(tree: Any) -> str | None:
