@@ -19,6 +19,7 @@ from codegen25.model.checkpoint import load_llama, save_llama
 from codegen25.tokenizer import from_folder
 from codegen25.train.guard import LOSS_MARGIN, PATIENCE, SEEN, Guard
 from codegen25.train.probe import training_flops
+from codegen25.train.record import BUSY
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ def test_the_same_command_goes_on(here: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_one_run_at_a_time_in_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with alone(here / "busy", "run"):
+    with alone(here / "busy", BUSY):
         assert main(arguments(out="busy")) == 1
     assert "busy: another run is at work here" in capsys.readouterr().err
     assert main(arguments(out="busy")) == 0

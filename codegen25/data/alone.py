@@ -13,21 +13,22 @@ LOCK = ".lock"
 
 
 @contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
+def alone(
+    folder: Path, busy: str, *, root: Path | None = None, remedy: str = "choose another folder"
+) -> Iterator[None]:
     """Hold a folder, which is made where it is missing. However the process ends, the system lets go of it.
 
-    `what` is at work there. Raises CodegenError when another process holds it, or it cannot be made.
+    Raises CodegenError with `busy` when another process holds it, and with `remedy` when it cannot be written; then
+    `root` is named, the folder that a person chose and that this one lies in.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("w")
     except OSError as error:
-        raise CodegenError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        raise CodegenError(f"{root or folder}: cannot be written ({error.strerror}); {remedy}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise CodegenError(
-                f"{folder}: another {what} is at work here; wait for it or choose another folder"
-            ) from error
+            raise CodegenError(f"{folder}: {busy}") from error
         yield

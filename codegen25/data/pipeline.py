@@ -70,7 +70,7 @@ class Build:
         Raises CodegenError when the folder holds another corpus, another build is at work there, a source is not what
         the lock names, or nothing is left to keep.
         """
-        with alone(self.out, "build"):
+        with alone(self.out, "another build is at work here; wait for it or choose another folder"):
             if (self.out / MANIFEST).exists():
                 return self._finished()
             work = self.out / "work" / self.fingerprint()[:16]

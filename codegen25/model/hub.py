@@ -7,18 +7,18 @@ which the known faults of the publisher's are repaired (`publisher.py`).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from codegen25.config import ModelConfig, read_config
+from codegen25.data.alone import alone
 from codegen25.data.plain import short
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.model.cached import HUB_ID, ORIGIN, WHOLE, cache_folder, fetched, origin, place
@@ -229,17 +229,7 @@ def _put(made: Path, kept: Path) -> None:
     made.replace(kept)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> AbstractContextManager[None]:
     """One fetch of a model at a time. Raises `CodegenError` when another is at work, or the cache cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise CodegenError(f"{cache_folder()}: cannot be written ({error.strerror}); set XDG_CACHE_HOME") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CodegenError(f"{folder}: another process is fetching this model; wait for it") from error
-        yield
+    busy = "another process is fetching this model; wait for it"
+    return alone(folder, busy, root=cache_folder(), remedy="set XDG_CACHE_HOME")

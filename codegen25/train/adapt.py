@@ -29,6 +29,7 @@ from codegen25.train.loss import Learner
 from codegen25.train.objective import Objective
 from codegen25.train.parallel import World
 from codegen25.train.probe import native_dtype
+from codegen25.train.record import BUSY
 from codegen25.train.repository import MOST, Repository, SourceFile, read_repository
 from codegen25.train.texts import ListedTexts
 from codegen25.train.trainer import Extras, Show, TrainConfig, Trainer
@@ -71,7 +72,7 @@ def run(job: Adaptation, say: Say, show: Show | None = None) -> dict[str, Any]:
     Ctrl-C and SIGTERM end the training behind the current step; what was learned by then is written. Raises
     `CodegenError` for everything a person can cause.
     """
-    with alone(job.out, "run"):
+    with alone(job.out, BUSY):
         return _run(job, say, show)
 
 

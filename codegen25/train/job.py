@@ -22,6 +22,7 @@ from codegen25.train.objective import Objective
 from codegen25.train.optim import Kind
 from codegen25.train.parallel import World, joined
 from codegen25.train.probe import gemm_peak, native_dtype
+from codegen25.train.record import BUSY
 from codegen25.train.stages import Stage, languages_of, open_examples, steps_for
 from codegen25.train.trainer import Extras, Means, Show, TrainConfig, Trainer
 
@@ -81,7 +82,7 @@ def run(job: Job, show: Show | None = None) -> dict[str, Any]:
     Raises `CodegenError` for everything a person can cause.
     """
     device = _device(job.device)
-    with joined(device) as world, alone(job.out, "run") if world.rank == 0 else nullcontext():
+    with joined(device) as world, alone(job.out, BUSY) if world.rank == 0 else nullcontext():
         return _run(job, world, show if world.rank == 0 else None)
 
 

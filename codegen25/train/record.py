@@ -22,6 +22,7 @@ from codegen25.data.document import write_text
 from codegen25.errors import CodegenError
 
 RUN, LOG = "run.json", "log.jsonl"
+BUSY = "another run is at work here; wait for it or choose another folder"
 # What may differ when a run goes on: its length, how its rate ends, a lower rate after losses that are no numbers, and
 # what changes sums by no more than rounding.
 MAY_CHANGE = ("train.steps", "train.decay", "train.rate", "train.checkpoint_every", "train.evaluate_every",
