@@ -7,13 +7,14 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from answering import answering
 
 JSON, HTML, BYTES = "application/vnd.pypi.simple.v1+json", "text/html", "application/octet-stream"
 
@@ -59,14 +60,8 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[Server]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
+        with answering(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
     def count(self, address: str) -> int:
         return sum(1 for path, _ in self.asked if path == address)

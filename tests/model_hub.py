@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from answering import answering
+
 LARGE = (".safetensors", ".bin")
 CHUNK = 1 << 20
 
@@ -77,14 +79,8 @@ class ModelHub:
 
     @contextmanager
     def running(self) -> Iterator[ModelHub]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
+        with answering(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
     def gets(self, name: str) -> list[str | None]:
         """The ranges by which a file was asked for."""
