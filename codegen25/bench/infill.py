@@ -195,7 +195,7 @@ def _kind(pair: Pair, kind: str, options: Options, folder: Path | None, seed: in
     share = counts.accepted / counts.drafted if counts.drafted else 0.0
     note = f"{answers} answers of {written / answers:.0f} tokens, the same with drafts and without; "
     note += f"{share:.0%} of what was drafted was right"
-    name, peer, bar = f"infill {kind}, nano int4", "ours without drafts", BAR
+    name = f"infill {kind}, nano int4"
     if pair.is_of_corpus:
         return Figure(f"{name}, corpus", "tok/s", ours, plain, "drafts of open files alone", None, note, more)
-    return Figure(name, "tok/s", ours, plain, peer, bar, note, more)
+    return Figure(name, "tok/s", ours, plain, "ours without drafts", BAR, note, more)
