@@ -53,7 +53,7 @@ def said(reply: Reply) -> list[Any]:
     found = [json.loads(line) for line in body.split(b"\n") if line]
     texts = [[c["text"] for c in one["choices"]] if "choices" in one else [one.get("content", one.get("response"))]
              for one in found]  # fmt: skip
-    if len({len(text) for text in texts}) == 1 and len(texts) > 1:
+    if all(len(text) == 1 for text in texts):  # a stream may come in one piece or in several
         return ["".join(part[0] for part in texts)]
     return texts
 
