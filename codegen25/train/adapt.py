@@ -190,7 +190,10 @@ def describe(made: Mapping[str, Any]) -> str:
             name = "bits per byte" if language == "all" else f"  {language}"
             lines.append(f"{name:28} {bits:8.3f} {after['bits_per_byte'][language]:8.3f}")
         if "infill_exact" in before:
-            for key, title in (("infill_exact", f"single lines exact, of {made['lines']}"), ("infill_alike", "  alike")):
+            for key, title in (
+                ("infill_exact", f"single lines exact, of {made['lines']}"),
+                ("infill_alike", "  alike"),
+            ):
                 shares = [100 * one[key] for one in (before, after)]
                 lines.append(f"{title:28} {shares[0]:6.1f} % {shares[1]:6.1f} %")
     lines.append(f"adapter: {made['adapter']}")
