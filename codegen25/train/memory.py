@@ -21,7 +21,8 @@ BF16, FP32 = 2, 4
 # Logits that the loss holds at once: more take memory, fewer make its products small.
 LOGITS = 1 << 26
 PARTS = (
-    "weights", "masters", "moments", "gradients", "step_gradients", "activations", "logits", "communication",
+    "weights", "masters", "moments", "gradients", "step_gradients", "activations", "recomputed", "logits",
+    "communication",
 )  # fmt: skip
 GATHERED = 3  # blocks that are whole at once: the one computed, the next one on its way, and the buffer it comes in
 
@@ -36,6 +37,7 @@ class Memory:
     gradients: int
     step_gradients: int
     activations: int
+    recomputed: int
     logits: int
     communication: int
 
@@ -46,10 +48,13 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """The larger of two moments: the loss, and the end of the backward pass."""
-        loss = self.activations + self.logits + self.communication
-        backward = self.gradients + self.communication
-        return self.resident + max(loss, backward)
+        """The largest of three moments: the loss, and the beginning and the end of the backward pass."""
+        moments = (
+            self.activations + self.logits,
+            self.activations + self.recomputed,
+            self.recomputed + self.gradients,
+        )
+        return self.resident + self.communication + max(moments)
 
     def to_json(self) -> dict[str, int]:
         return {part: getattr(self, part) for part in PARTS} | {"peak": self.peak}
@@ -76,11 +81,9 @@ def layer_bytes(config: ModelConfig, window: int) -> int:
 
 
 def activation_bytes(config: ModelConfig, tokens: int, window: int, *, checkpointing: bool) -> int:
-    """What a pass over `tokens` in rows of `window` keeps; with checkpointing a state of each layer, and one layer."""
-    last = _norm_bytes(config)
-    if not checkpointing:
-        return tokens * (config.layers * layer_bytes(config, window) + last)
-    return tokens * (config.layers * BF16 * config.hidden_size + layer_bytes(config, window) + last)
+    """What a pass over `tokens` in rows of `window` keeps for the way back; with checkpointing a state of each layer."""
+    layer = BF16 * config.hidden_size if checkpointing else layer_bytes(config, window)
+    return tokens * (config.layers * layer + _norm_bytes(config))
 
 
 def chunk_of(vocabulary: int) -> int:
@@ -127,6 +130,7 @@ def memory(
         gradients=BF16 * shard,
         step_gradients=FP32 * shard,
         activations=activation_bytes(config, tokens, window, checkpointing=checkpointing),
+        recomputed=tokens * layer_bytes(config, window) if checkpointing else 0,
         logits=logits_bytes(config, tokens),
         communication=communication_bytes(config, devices),
     )

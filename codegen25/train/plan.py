@@ -25,6 +25,7 @@ LABELS = {
     "gradients": "gradients, bf16",
     "step_gradients": "gradients summed up, fp32",
     "activations": "activations",
+    "recomputed": "a layer computed again",
     "logits": "logits of a chunk, head's gradient",
     "communication": "whole blocks, buffers",
 }
@@ -250,7 +251,7 @@ def _memory(plan: Plan) -> list[str]:
     rows += [
         (label, _gb(getattr(plain, part)), _gb(getattr(saved, part)))
         for part, label in LABELS.items()
-        if getattr(plain, part)
+        if getattr(saved, part)
     ]
     rows.append(("at most at once", _gb(plain.peak), _gb(saved.peak)))
     rows.append(("fits", *("yes" if plan.fits(one) else "NO" for one in (plain, saved))))
