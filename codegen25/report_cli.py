@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen25.config import SHAPES
-from codegen25.errors import say
+from codegen25.errors import UsageError, say
 from codegen25.terminal import count, needs_extra, write, write_json
 
 if TYPE_CHECKING:
@@ -77,20 +77,29 @@ def _cluster(gpus: str) -> Cluster:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN…")
-@click.option("--out", type=FOLDER, required=True, help="The page, an .html file.")
+@click.option("--out", type=FOLDER, help="The page, an .html file.")
+@click.option("--json", "as_json", is_flag=True, help="Write each run in numbers, with its forecast.")
 @needs_extra("torch", "report")
-def report(runs: tuple[Path, ...], out: Path) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """One HTML page of runs: curves in one figure each, what was measured, samples, settings and how they differ.
 
-    A run may be in progress, or have been cut off. The page needs nothing from elsewhere.
+    What more tokens would bring is told by a power law through the losses. A run may be in progress, or have been cut
+    off. The page needs nothing from elsewhere.
 
     \b
     Examples:
       codegen25 report runs/multi --out report.html
       codegen25 report runs/adamw runs/muon --out report.html
+      codegen25 report runs/mono --json
     """
-    from codegen25.train.report import write_report
+    from codegen25.train.report import summary, write_report
     from codegen25.train.runs import read_run
 
-    write_report([read_run(run) for run in runs], out)
-    say(f"{out}: written")
+    if out is None and not as_json:
+        raise UsageError("report: name the page as --out, or ask for --json")
+    read = [read_run(run) for run in runs]
+    if out is not None:
+        write_report(read, out)
+        say(f"{out}: written")
+    if as_json:
+        write_json({"runs": [summary(run) for run in read]})

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +18,7 @@ from serving import CONFIG, Running, serving
 
 from codegen25.serve.upstream import address
 from codegen25.serve.upstream_metrics import UpstreamFigures
-from codegen25.serve.upstream_model import UpstreamModel
+from codegen25.serve.upstream_model import UpstreamModel, open_upstream
 from codegen25.serve.upstream_pool import Pool
 from codegen25.tokenizer import family
 
@@ -71,6 +75,49 @@ def two() -> Iterator[list[Running]]:
 def router(two: list[Running]) -> Iterator[Running]:
     with routing([one.url for one in two]) as (running, _):
         yield running
+
+
+@dataclass
+class Loaded:
+    """What became of 50 requests: `broken` streams had begun; `other` answers are not those of a quiet server."""
+
+    broken: int = 0
+    other: int = 0
+
+
+def killed_under_load(folder: Path, urls: Sequence[str], *, kill: Callable[[], object]) -> Loaded:
+    """50 requests at once, half of them streams, to a router in front of `urls`, of which `kill` kills the second."""
+    model = open_upstream(str(folder), Pool([address(url) for url in urls]), None, 20.0)
+    with serving(load=lambda: model) as running:
+        wait_until(lambda: all(one.is_up for one in model.pool.all))
+        ask = [{"prompt": family().encode(CODE[n : n + 60]), "max_tokens": 120} for n in range(50)]
+        alone = [running.ask("/v1/completions", body).json["choices"][0] for body in ask]
+        begun = threading.Event()
+
+        def answered(number: int) -> Any:
+            if number == 25:
+                begun.set()
+            return running.ask("/v1/completions", ask[number] | {"stream": number % 2 == 1})
+
+        with ThreadPoolExecutor(50) as threads:
+            found = [threads.submit(answered, number) for number in range(50)]
+            begun.wait(20)
+            wait_until(lambda: model.pool.all[1].under_way > 0 or all(one.done() for one in found))
+            kill()
+            replies = [one.result() for one in found]
+        wait_until(lambda: not model.pool.all[1].is_up)
+        loaded = Loaded()
+        for number, reply in enumerate(replies):
+            assert reply.status == 200, reply.body
+            if number % 2 == 0:
+                loaded.other += reply.json["choices"][0]["text"] != alone[number]["text"]
+            elif "error" in reply.events[-1]:  # its first token had come
+                loaded.broken += 1
+                assert reply.events[0].get("choices"), "an answer that had not begun was lost"
+            else:
+                loaded.other += told(reply.events)[0] != (alone[number]["text"], alone[number]["finish_reason"])
+        assert running.ask("/v1/completions", ask[0]).status == 200, "the others are left"
+    return loaded
 
 
 def said(reply: Any) -> Any:

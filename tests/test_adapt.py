@@ -105,6 +105,9 @@ def test_it_learns_and_what_it_writes_is_the_same_apart_and_merged(
     merged = weights(tmp_path / "run" / "model")
     assert all(torch.equal(tensor, merged[name]) for name, tensor in merged_weights(model))
     assert (tmp_path / "run" / "model" / "tokenizer.json").exists()
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert f"{made['before']['bits_per_byte']['all']:.4g} before" in card and "base_model: " in card
+    assert str(tmp_path) not in card
     # Again: nothing to do, the same said.
     again = run(job(repository, base, tmp_path / "run"), say)
     assert again | {"seconds": 0} == made | {"seconds": 0}

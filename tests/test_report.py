@@ -70,6 +70,18 @@ def report(out: Path, *runs: Path) -> Page:
     return Page(out.read_text(encoding="utf-8"))
 
 
+def test_in_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "adamw")
+    assert cli.main(["report", str(run), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (found["run"], found["step"], found["tokens"]) == ("adamw", 60, 6000)
+    assert found["measured"]["bits_per_byte.python"] == pytest.approx(1 / 60)
+    assert [one["times"] for one in found["forecast"]["more"]] == [2, 4, 10]
+    assert "What more tokens would bring" in report(tmp_path / "report.html", run).words
+    assert cli.main(["report", str(run)]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
     one = write_run(tmp_path / "adamw", optimizer="adamw")
     other = write_run(tmp_path / "muon", rate=2e-3, optimizer="muon")

@@ -79,8 +79,12 @@ class VllmServer:
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         data = json.dumps(body).encode()

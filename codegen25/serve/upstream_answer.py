@@ -16,7 +16,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,7 +54,7 @@ class UpstreamAnswer:
         self._is_span = tokenizer.eom in request.stop_ids
         self._is_counted = False
 
-    async def pieces(self, http: httpx.AsyncClient, upstream: Upstream) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, http: wire.Client, upstream: Upstream) -> AsyncGenerator[Piece, None]:
         """The rest of the answer. Raises what `upstream_wire` does; then it may be called again, for another one."""
         self._answer.request = self._request
         while self._answer.required:
@@ -163,7 +162,7 @@ class UpstreamAnswer:
 
     # -------------------------------------------------------------------------------------------------------- healing
 
-    async def _first(self, http: httpx.AsyncClient, upstream: Upstream) -> tuple[int, float]:
+    async def _first(self, http: wire.Client, upstream: Upstream) -> tuple[int, float]:
         """The next token, which has to spell bytes that are required, and its log-probability where it is wanted."""
         allowed = [int(id) for id in self._allowed(self._answer.required)]
         if len(allowed) == 1:
@@ -185,7 +184,7 @@ class UpstreamAnswer:
             raise Failed("left allowed_token_ids out, which it knew before")
         return token, logprob
 
-    async def _one(self, http: httpx.AsyncClient, upstream: Upstream, body: Mapping[str, Any]) -> tuple[int, float]:
+    async def _one(self, http: wire.Client, upstream: Upstream, body: Mapping[str, Any]) -> tuple[int, float]:
         chunk = wire.read_chunk(await wire.once(http, upstream, "/completions", body))
         self._count(chunk)
         tokens = self._tokens(chunk) if chunk.ids else []

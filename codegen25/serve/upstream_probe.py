@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
-
 from codegen25.serve import upstream_wire as wire
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.upstream import LAST_RETRY, LOOK, Busy, Failed, Upstream
@@ -31,7 +29,7 @@ class Prober:
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, pool: Pool, tokenizer: Tokenizer, window: int,
+        self, http: wire.Client, pool: Pool, tokenizer: Tokenizer, window: int,
         on_broken: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
         self._http, self._pool, self._tokenizer, self._window = http, pool, tokenizer, window

@@ -48,7 +48,7 @@ class UpstreamRunner:
         self.steps = 0  # of a model here; there are none
         self.seconds = 0.0
         self._pool, self._on_broken = model.pool, on_broken
-        self._http = wire.client(model.seconds, model.key)
+        self._http = wire.Client(model.seconds, model.key)
         self._names = Names(model.tokenizer, model.config.vocab_size)
         self._allowed = lru_cache(maxsize=64)(partial(healing.allowed, model.tokenizer))
         self._tickets = count()

@@ -1,4 +1,4 @@
-"""What is said to an upstream and what comes back: OpenAI's `/completions` with token ids as prompts, over httpx.
+"""What is said to an upstream and what comes back: OpenAI's `/completions` with token ids as prompts, over httpcore.
 
 Everything that comes is looked at before it is believed. What is not as it should be is `Failed`, hard where asking
 again at once is of no use; a request that the upstream finds wrong is the client's `Refusal`.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import httpx
+import httpcore
 
+from codegen25 import __version__
 from codegen25.serve.refusal import Refusal
 from codegen25.serve.upstream import Busy, Failed, Upstream
 
@@ -39,18 +40,40 @@ class Chunk:
     reused: int | None = None  # tokens of the prompt that its cache had
 
 
-def client(seconds: float, key: str | None) -> httpx.AsyncClient:
-    """`seconds` may pass until something comes, and between one part and the next."""
-    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    return httpx.AsyncClient(
-        headers=headers,
-        timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS), pool=None),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=IDLE_SECONDS),
-        trust_env=False,  # a proxy for the world outside is none for the servers behind this one
-    )
+# What httpcore raises of an exchange that went wrong; its exceptions have no common class.
+WRONG = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
 
 
-async def stream(http: httpx.AsyncClient, upstream: Upstream, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+class Client:
+    """Connections to upstreams. `seconds` may pass until something comes, and between one part and the next.
+
+    No proxy is asked: one for the world outside is none for the servers behind this one.
+    """
+
+    def __init__(self, seconds: float, key: str | None) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            max_connections=None, max_keepalive_connections=256, keepalive_expiry=IDLE_SECONDS
+        )
+        self._timeout = {"connect": min(seconds, CONNECT_SECONDS), "read": seconds, "write": seconds, "pool": None}
+        self._headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"codegen25/{__version__}"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def ask(self, url: str, body: Mapping[str, Any] | None) -> AbstractAsyncContextManager[httpcore.Response]:
+        """POST `body` as JSON, or GET where there is none. Entering it raises one of `WRONG`."""
+        headers, content = self._headers, None
+        if body is not None:
+            headers, content = {**headers, "Content-Type": "application/json"}, json.dumps(body).encode()
+        return self._pool.stream(
+            "GET" if body is None else "POST", url, headers=list(headers.items()), content=content,
+            extensions={"timeout": self._timeout},
+        )  # fmt: skip
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+async def stream(http: Client, upstream: Upstream, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
     """The parts of the one answer to `body`. Closing it closes the connection, which ends the answer there.
 
     Raises `Failed`, `Busy` and `Refusal`; `Failed` also when the answer breaks off before its end.
@@ -59,15 +82,15 @@ async def stream(http: httpx.AsyncClient, upstream: Upstream, body: Mapping[str,
              "stream_options": {"include_usage": True, "continuous_usage_stats": True}}  # fmt: skip
     finished = False
     try:
-        async with http.stream("POST", f"{upstream.url}/completions", json=asked) as response:
-            if response.status_code != 200:
+        async with http.ask(f"{upstream.url}/completions", asked) as response:
+            if response.status != 200:
                 refuse(response, await _whole(response))
             async with aclosing(_events(response)) as events:
                 async for event in events:
                     chunk = read_chunk(event)
                     finished |= chunk.finish is not None
                     yield chunk
-    except httpx.HTTPError as error:
+    except WRONG as error:
         if finished:  # all that matters was there
             return
         raise failed(error) from error
@@ -75,34 +98,32 @@ async def stream(http: httpx.AsyncClient, upstream: Upstream, body: Mapping[str,
         raise Failed("broke off its answer")
 
 
-async def once(
-    http: httpx.AsyncClient, upstream: Upstream, path: str, body: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+async def once(http: Client, upstream: Upstream, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A whole answer, a JSON object. `body` None is GET. Raises as `stream` does."""
     try:
         asked = None if body is None else {**body, "model": upstream.model}
-        async with http.stream("GET" if body is None else "POST", upstream.url + path, json=asked) as response:
+        async with http.ask(upstream.url + path, asked) as response:
             raw = await _whole(response)
-            if response.status_code != 200:
+            if response.status != 200:
                 refuse(response, raw)
-    except httpx.HTTPError as error:
+    except WRONG as error:
         raise failed(error) from error
     return _object(raw)
 
 
-def failed(error: httpx.HTTPError) -> Failed:
-    if isinstance(error, httpx.TimeoutException):
+def failed(error: Exception) -> Failed:
+    if isinstance(error, httpcore.TimeoutException):
         return Failed("gave no answer in time", is_hard=True)
-    if isinstance(error, httpx.ConnectError):
+    if isinstance(error, httpcore.ConnectError):
         return Failed(f"cannot be reached ({error or type(error).__name__})", is_hard=True)
     # It may only have closed a connection that was idle, just when it was used again.
     return Failed(f"broke off ({type(error).__name__}: {error})")
 
 
-def refuse(response: httpx.Response, raw: bytes) -> NoReturn:
+def refuse(response: httpcore.Response, raw: bytes) -> NoReturn:
     """Raise what a status other than 200 means."""
-    status, said = response.status_code, message(raw)
-    asked = response.headers.get("retry-after", "")
+    status, said = response.status, message(raw)
+    asked = {name.lower(): value for name, value in response.headers}.get(b"retry-after", b"")
     if status in (429, 503):
         raise Busy(f"answered {status}: {said}", int(asked) if asked.isdigit() and len(asked) < 5 else 1)
     if status in (400, 413, 422):
@@ -122,19 +143,19 @@ def message(raw: bytes) -> str:
     return " ".join(str(said).split())[:300] or "no reason"
 
 
-async def _whole(response: httpx.Response) -> bytes:
+async def _whole(response: httpcore.Response) -> bytes:
     raw = bytearray()
-    async for part in response.aiter_bytes():
+    async for part in response.aiter_stream():
         raw += part
         if len(raw) > LARGEST:
             raise Failed(f"answered with more than {LARGEST} bytes", is_hard=True)
     return bytes(raw)
 
 
-async def _events(response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
+async def _events(response: httpcore.Response) -> AsyncGenerator[dict[str, Any], None]:
     """The objects of server-sent events, up to `[DONE]` or the end."""
     rest, ignored = b"", 0
-    async for part in response.aiter_bytes():
+    async for part in response.aiter_stream():
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             if not line.startswith(b"data:"):

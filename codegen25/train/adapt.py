@@ -21,6 +21,7 @@ from codegen25.errors import CodegenError, UsageError
 from codegen25.model.llama import Llama
 from codegen25.tokenizer import Tokenizer
 from codegen25.train.batches import Batches
+from codegen25.train.cards import write_card
 from codegen25.train.examples import Corrupted
 from codegen25.train.folders import open_start, replaced, write_model
 from codegen25.train.heldout import HeldOut, drawn
@@ -31,6 +32,7 @@ from codegen25.train.parallel import World
 from codegen25.train.probe import native_dtype
 from codegen25.train.record import BUSY
 from codegen25.train.repository import MOST, Repository, SourceFile, read_repository
+from codegen25.train.runs import read_run
 from codegen25.train.texts import ListedTexts
 from codegen25.train.trainer import Extras, Show, TrainConfig, Trainer
 
@@ -109,8 +111,19 @@ def _run(job: Adaptation, say: Say, show: Show | None) -> dict[str, Any]:
         "step": trainer.step, "steps": steps, "tokens": trainer.tokens, "lines": len(holes),
         "before": before, "after": after, "seconds": round(time.perf_counter() - began, 1),
     }  # fmt: skip
+    if job.merge:
+        write_card(job.out / MODEL, read_run(job.out), _compared(before, after) if after else ())
     _remember(job.out, made)
     return made
+
+
+def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured on the files held out, before and after, as rows of a card."""
+    bits = before["bits_per_byte"]
+    rows = [(f"bits per byte of {name}", bits[name], after["bits_per_byte"][name]) for name in bits]
+    exact = [key for key in ("infill_exact", "infill_alike") if key in before]
+    rows += [(key.replace("_", " "), before[key], after[key]) for key in exact]
+    return [(f"held-out files, {name}", f"{one:.4g} before, {other:.4g} after") for name, one, other in rows]
 
 
 def _texts(files: Sequence[SourceFile]) -> ListedTexts:

@@ -15,6 +15,7 @@ from codegen25.data.alone import alone
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.model.checkpoint import DTYPES
 from codegen25.train.batches import Batches
+from codegen25.train.cards import write_card
 from codegen25.train.examples import Examples
 from codegen25.train.folders import Start, open_start, write_model
 from codegen25.train.heldout import open_heldout
@@ -23,6 +24,7 @@ from codegen25.train.optim import Kind
 from codegen25.train.parallel import World, joined
 from codegen25.train.probe import gemm_peak, native_dtype
 from codegen25.train.record import BUSY
+from codegen25.train.runs import read_run
 from codegen25.train.stages import Stage, languages_of, open_examples, steps_for
 from codegen25.train.trainer import Extras, Means, Show, TrainConfig, Trainer
 
@@ -140,6 +142,7 @@ def _write(trainer: Trainer, began: Start, job: Job, world: World) -> None:
     weights = trainer.weights()
     if world.rank == 0:
         write_model(weights, began.model.config, began.tokenizer, job.out / MODEL, job.model_dtype)
+        write_card(job.out / MODEL, read_run(job.out))
     else:
         for _ in weights:  # gathering is done by all
             pass

@@ -81,7 +81,7 @@ def layer_bytes(config: ModelConfig, window: int) -> int:
 
 
 def activation_bytes(config: ModelConfig, tokens: int, window: int, *, checkpointing: bool) -> int:
-    """What a pass over `tokens` in rows of `window` keeps for the way back; with checkpointing a state of each layer."""
+    """What a pass over `tokens` in rows of `window` keeps for the way back; with checkpointing each layer's state."""
     layer = BF16 * config.hidden_size if checkpointing else layer_bytes(config, window)
     return tokens * (config.layers * layer + _norm_bytes(config))
 

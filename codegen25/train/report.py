@@ -15,6 +15,7 @@ from codegen25.data.charts import card, escape, page, table, tiles
 from codegen25.data.document import write_text
 from codegen25.data.plain import short
 from codegen25.train.curves import figure, smoothed, value
+from codegen25.train.forecast import TIMES, Forecast, forecast
 from codegen25.train.runs import Point, Run, flat
 
 # Of what the steps say: title, and whether its axis begins at zero and a mean is drawn.
@@ -37,6 +38,7 @@ def write_report(runs: Sequence[Run], path: Path) -> None:
         '<div class="cards">',
         *_steps(named),
         *_measured(named),
+        *_forecasts(named),
         "</div>",
         *_samples(named),
         *_settings(named),
@@ -98,6 +100,48 @@ def _measured(named: dict[str, Run]) -> list[str]:
             label = " ".join(filter(None, [name if len(named) > 1 else "", rest])) or first
             groups.setdefault(first, {})[label] = points
     return [card(first.replace("_", " "), figure(curves), "Held-out, over tokens.") for first, curves in groups.items()]
+
+
+def _forecasts(named: dict[str, Run]) -> list[str]:
+    """What more tokens would bring each run, where its losses tell."""
+    rows = []
+    for name, run in named.items():
+        if found := summary(run)["forecast"]:
+            rows.append([escape(name), short(found["tokens"]), f"{found['loss']:.3f}", *map(_told, found["more"])])
+    note = (
+        "The loss before decay, by a power law through the losses at the highest rate, with the interval of eight in "
+        "ten fits to losses drawn with replacement, and the hours from here at the run's speed."
+    )
+    head = ["run", "tokens", "loss", *(f"{times} times the tokens" for times in TIMES)]
+    return [card("What more tokens would bring", table(head, rows, numbers=(1, 2)), note)] if rows else []
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """A run in numbers. Losses are training losses in nats a token; `forecast` is None where they are too few."""
+    losses, speeds = smoothed(run.curve("loss")), run.curve("tokens_per_second")
+    speed = sum(y for _, y in speeds) / len(speeds) if speeds else None
+    law = forecast(run)
+    last = run.steps[-1] if run.steps else {}
+    return {
+        "run": run.name, "step": last.get("step", 0), "tokens": last.get("tokens", 0), "tokens_per_second": speed,
+        "loss": losses[-1][1] if losses else None,
+        "measured": {name: points[-1][1] for name, points in run.measured().items()},
+        "forecast": None if law is None else {
+            "tokens": law.last, "loss": law.at(law.last), "floor": law.floor, "scale": law.scale,
+            "exponent": law.exponent, "more": [_expected(law, times, speed) for times in TIMES],
+        },
+    }  # fmt: skip
+
+
+def _expected(law: Forecast, times: int, speed: float | None) -> dict[str, Any]:
+    low, high = law.interval(times * law.last)
+    hours = (times - 1) * law.last / speed / 3600 if speed else None
+    return {"times": times, "loss": law.at(times * law.last), "low": low, "high": high, "hours": hours}
+
+
+def _told(expected: dict[str, Any]) -> str:
+    after = f" in {expected['hours']:.2g} h" if expected["hours"] else ""
+    return f"{expected['loss']:.3f} ({expected['low']:.3f} to {expected['high']:.3f}){after}"
 
 
 def _samples(named: dict[str, Run]) -> list[str]:
