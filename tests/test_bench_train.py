@@ -28,8 +28,8 @@ def steps(*losses: float) -> Ours:
     )
 
 
-def test_the_first_step_does_not_count() -> None:
-    assert steps(3, 2, 1).rates == [100, 100] and steps(3, 2, 1).shares == [0.02, 0.03]
+def test_the_first_steps_do_not_count() -> None:
+    assert steps(4, 3, 2, 1).rates == [100, 100] and steps(4, 3, 2, 1).shares == [0.03, 0.04]
 
 
 def test_time_to_a_loss_counts_all_steps() -> None:
@@ -57,8 +57,8 @@ def test_a_run_that_fails_is_one_line(tmp_path: Path) -> None:
 
 def test_ours_is_the_command_itself(tmp_path: Path) -> None:
     documents = write_documents(tmp_path / "code.jsonl", 0)
-    ours = benchmark.train(tmp_path, documents, "pico", 1, 2, threads=1)
-    assert len(ours.steps) == 2 and len(ours.rates) == len(ours.shares) == 1
+    ours = benchmark.train(tmp_path, documents, "pico", 1, 3, threads=1)
+    assert len(ours.steps) == 3 and len(ours.rates) == len(ours.shares) == 1
     # A row is nearly full: a document is cut at a line.
     assert 450 <= ours.steps[0]["tokens"] <= benchmark.WINDOW
 
@@ -74,8 +74,8 @@ def test_the_peer_trains_the_same_shape(tmp_path: Path, monkeypatch: pytest.Monk
     options = Options(tmp_path / "cache", 1, 2, (HF,), lambda line: None)
     with Peer.start(HF, options) as peer:
         assert "torch" in peer.call("load", threads=1)["version"]
-    figures = list(benchmark._beside_hf(steps(3, 2), options, "tiny", 1))
+    figures = list(benchmark._beside_hf(steps(3, 2, 1), options, "tiny", 1))
     assert [figure.bar and figure.bar.value for figure in figures] == [2.0, 1.3]
     assert all(len(figure.peer) == 2 and min(figure.peer) > 0 and figure.ratio for figure in figures)
     alone = Options(tmp_path, 1, 1, (), print)
-    assert not any(figure.peer for figure in benchmark._beside_hf(steps(3, 2), alone, "tiny", 1))
+    assert not any(figure.peer for figure in benchmark._beside_hf(steps(3, 2, 1), alone, "tiny", 1))

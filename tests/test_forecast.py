@@ -65,4 +65,6 @@ def test_warm_up_and_decay_are_no_part_of_it(tmp_path: Path) -> None:
     assert whole is not None and whole.last == 6000
     steps = [dict(line) | {"rate": 1e-4, "loss": 99.0} if not 6 < line["step"] <= 50 else line for line in run.steps]
     part = forecast(replace(run, steps=tuple(steps)))
-    assert part is not None and part.last == 5000 and part.at(5000) == pytest.approx(2.0, abs=0.2)  # a line is no such law
+    assert (
+        part is not None and part.last == 5000 and part.at(5000) == pytest.approx(2.0, abs=0.2)
+    )  # a line is no such law

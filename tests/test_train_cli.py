@@ -133,6 +133,18 @@ def test_measured_while_it_learns(here: Path) -> None:
         assert one["bits_per_byte"]["python"] == one["bits_per_byte"]["all"]
 
 
+def test_responses_are_measured_while_instruct_learns_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = {"stage": "instruct", "data": "pairs.jsonl", "evaluate_every": "2"}
+    assert main(arguments(**more)) == 1
+    assert "name a JSONL file as --heldout" in capsys.readouterr().err
+    assert main(arguments(**more, heldout="pairs.jsonl")) == 0
+    found = [line["evaluation"] for line in log() if "evaluation" in line]
+    assert len(found) == 2
+    for one in found:
+        assert isinstance(one, dict) and one.keys() == {"bits_per_byte"}
+        assert one["bits_per_byte"]["responses"] == one["bits_per_byte"]["all"] > 0
+
+
 def test_bits_per_byte_are_those_of_score(here: Path) -> None:
     """Held against `codegen25 score`, whose context has no window of 128."""
     one = "def f(x):\n    return x\n"

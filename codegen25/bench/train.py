@@ -1,7 +1,8 @@
 """`codegen25 train` beside transformers' Trainer, the machine's peak, itself on two ranks, and AdamW beside Muon.
 
 Ours is the command itself, in a process of its own, on real code; what a step took is read from the log that it
-writes. A step is as many full rows for all, and each row one document. The first step of each is not counted.
+writes. A step is as many full rows for all, and each row one document. The first two steps of each, in which
+memory is still asked for, are not counted.
 """
 
 from __future__ import annotations
@@ -34,24 +35,26 @@ BARRED = "nano"  # the shape that the bar of the peak is for
 WINDOW = 512
 # A document is longer than a row.
 CHARACTERS, DOCUMENTS = (6_000, 60_000), 400
+# Steps that are not counted.
+WARM = 2
 # Of the comparison by loss: its shape, rows of a step, steps, rate, and losses that a mean is taken of.
 SMALL, SMALL_ROWS, SMALL_STEPS, RATE, SMOOTHED = "pico", 4, 80, 2e-3, 8
 
 
 @dataclass(frozen=True)
 class Ours:
-    """One run of the command: its steps, as it logged them, without the first."""
+    """One run of the command: its steps, as it logged them."""
 
     steps: Sequence[Mapping[str, float]]
 
     @property
     def rates(self) -> list[float]:
-        return [step["tokens_per_second"] for step in self.steps[1:]]
+        return [step["tokens_per_second"] for step in self.steps[WARM:]]
 
     @property
     def shares(self) -> list[float]:
         """Of the peak."""
-        return [step["mfu"] for step in self.steps[1:]]
+        return [step["mfu"] for step in self.steps[WARM:]]
 
     def losses(self) -> list[tuple[float, float]]:
         """Seconds since the first step began, and the mean of the last losses."""
@@ -71,7 +74,7 @@ def run(options: Options, *, shape: str, rows: int, seed: int = 0) -> Iterator[F
         work = Path(scratch)
         documents = write_documents(work / "code.jsonl", seed)
         options.say(f"{shape}: ours")
-        ours = train(work, documents, shape, rows, options.rounds + 1, threads=options.threads)
+        ours = train(work, documents, shape, rows, options.rounds + WARM, threads=options.threads)
         yield from _beside_hf(ours, options, shape, rows)
         note = "the best of many products of two bf16 matrices of 2,048 x 2,048, measured before each run"
         bar = PEAK if shape == BARRED else None
@@ -129,9 +132,9 @@ def _beside_hf(ours: Ours, options: Options, shape: str, rows: int) -> Iterator[
         try:
             with Peer.start(HF, options) as peer:
                 note = f"{note}; transformers {peer.call('load', threads=options.threads)['version']}"
-                arguments = {"rows": rows, "window": WINDOW, "steps": options.rounds + 1, "settings": dict(settings)}
+                arguments = {"rows": rows, "window": WINDOW, "steps": options.rounds + WARM, "settings": dict(settings)}
                 seconds = peer.call("run", config=config, **arguments)["seconds"]
-                rates = [rows * WINDOW / taken for taken in seconds[1:]]
+                rates = [rows * WINDOW / taken for taken in seconds[WARM:]]
         except PeerError as error:
             note = str(error)
         yield Figure(f"training {shape}, {name}", "tokens/s", ours.rates, rates, HF, bar, note)
@@ -140,8 +143,8 @@ def _beside_hf(ours: Ours, options: Options, shape: str, rows: int) -> Iterator[
 def _ranks(work: Path, documents: Path, options: Options, shape: str, rows: int) -> Figure:
     """Twice the rows on two ranks, each as many as the one rank has."""
     options.say(f"{shape}: one rank and two, a core each")
-    one = train(work, documents, shape, rows, options.rounds + 1, threads=1)
-    two = train(work, documents, shape, 2 * rows, options.rounds + 1, threads=1, ranks=2)
+    one = train(work, documents, shape, rows, options.rounds + WARM, threads=1)
+    two = train(work, documents, shape, 2 * rows, options.rounds + WARM, threads=1, ranks=2)
     note = f"{rows} rows of a rank and step, weights sharded over both"
     return Figure(f"two ranks, {shape}", "tokens/s", two.rates, one.rates, "one rank, one core", RANKS, note)
 

@@ -24,6 +24,7 @@ from codegen25.errors import CodegenError
 from codegen25.model.llama import Llama
 from codegen25.tokenizer import Tokenizer
 from codegen25.train.batches import Batch, pack, permuted, to_batch
+from codegen25.train.instruct import Instructions, read_instructions
 from codegen25.train.loss import Learner
 from codegen25.train.objective import Example
 from codegen25.train.parallel import World
@@ -38,10 +39,14 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Piece:
-    """The beginning of a held-out document: `<|endoftext|>` and ids, and how many bytes these are."""
+    """The beginning of a held-out document: `<|endoftext|>` and ids; or a conversation.
+
+    Measured are the ids that `learned` marks, which are `bytes` of text.
+    """
 
     language: str
     ids: list[int]
+    learned: list[bool]
     bytes: int
 
 
@@ -99,7 +104,7 @@ class HeldOut:
 
 
 def _nats(learner: Learner, piece: Piece, world: World) -> float:
-    batch: Batch = to_batch(pack([Example(piece.ids, [True] * len(piece.ids))], len(piece.ids))).to(world.device)
+    batch: Batch = to_batch(pack([Example(piece.ids, piece.learned)], len(piece.ids))).to(world.device)
     return float(learner(batch))
 
 
@@ -123,6 +128,29 @@ def open_heldout(
     return HeldOut(pieces, holes, tokenizer)
 
 
+def open_conversations(path: Path | None, tokenizer: Tokenizer, *, window: int) -> HeldOut:
+    """Some responses of each task in the JSONL file at `path`, by what was said before them.
+
+    Raises `CodegenError` when there is no file, or it is none of those (`train/instruct.py`).
+    """
+    if path is None:
+        raise CodegenError("--evaluate-every: instruct has nothing to measure with; name a JSONL file as --heldout")
+    found = Instructions(read_instructions(path), tokenizer)
+    seen: Counter[str] = Counter()
+    pieces = []
+    for place in range(len(found)):
+        number = permuted(place, len(found), "heldout")
+        task = found.instructions[number].task or "responses"
+        if seen[task] == DOCUMENTS:
+            continue
+        seen[task] += 1
+        one = found.example(number, random.Random(number), window)
+        learned = zip(one.ids, one.learned, strict=True)
+        told = tokenizer.decode_bytes([id for id, is_learned in learned if is_learned and id != tokenizer.eot])
+        pieces.append(Piece(task, list(one.ids), list(one.learned), len(told)))
+    return HeldOut(pieces, [], tokenizer)
+
+
 def drawn(
     texts: Texts, tokenizer: Tokenizer, window: int, *, documents: int = DOCUMENTS, holes: int = HOLES, each: int = 1
 ) -> tuple[list[Piece], list[Hole]]:
@@ -143,7 +171,7 @@ def drawn(
             continue
         seen[language] += 1
         ids = tokenizer.encode(text)[: window - 1]
-        pieces.append(Piece(language, [tokenizer.eot, *ids], len(tokenizer.decode_bytes(ids))))
+        pieces.append(Piece(language, [tokenizer.eot, *ids], [True] * (len(ids) + 1), len(tokenizer.decode_bytes(ids))))
         cut += _holes(text, min(each, holes - len(cut)), random.Random(number))
     return pieces, cut
 

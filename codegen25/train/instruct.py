@@ -27,6 +27,8 @@ class Instruction:
 
     prompt: str
     response: str
+    task: str = ""
+    """What kind it is of, where the file says so."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ class Instructions:
             room -= len(ids) - budget
 
 
-def of_messages(messages: Sequence[Message]) -> list[Instruction]:
+def of_messages(messages: Sequence[Message], task: str = "") -> list[Instruction]:
     """One instruction for every response, what was said before it being its prompt.
 
     Raises UsageError when there is no response, or one is empty or does not follow upon the user's words.
     """
     found = [
-        Instruction(chat.render(messages[:number]), chat.content(one.content))
+        Instruction(chat.render(messages[:number]), chat.content(one.content), task)
         for number, one in enumerate(messages)
         if one.role == "assistant"
     ]
@@ -110,7 +112,7 @@ def of_messages(messages: Sequence[Message]) -> list[Instruction]:
 
 
 def read_instructions(path: Path) -> list[Instruction]:
-    """The instructions of a JSONL file: `{"prompt": …, "response": …}` or `{"messages": […]}`; other keys are ignored.
+    """The instructions of a JSONL file: `{"prompt": …, "response": …}` or `{"messages": […]}`, and a `task`.
 
     Raises CodegenError naming the line that is neither, or whose response is empty.
     """
@@ -120,7 +122,8 @@ def read_instructions(path: Path) -> list[Instruction]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                found += of_messages(_conversation(json.loads(line.decode())))
+                record = json.loads(line.decode())
+                found += of_messages(_conversation(record), str(record.get("task", "")))
             except (ValueError, UsageError) as error:
                 raise CodegenError(f"{path}:{number}: no instruction ({error}); correct or remove the line") from error
     if not found:

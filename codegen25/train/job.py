@@ -18,7 +18,7 @@ from codegen25.train.batches import Batches
 from codegen25.train.cards import write_card
 from codegen25.train.examples import Examples
 from codegen25.train.folders import Start, open_start, write_model
-from codegen25.train.heldout import open_heldout
+from codegen25.train.heldout import HeldOut, open_conversations, open_heldout
 from codegen25.train.objective import Objective
 from codegen25.train.optim import Kind
 from codegen25.train.parallel import World, joined
@@ -130,12 +130,15 @@ def _extras(job: Job, began: Start, world: World) -> Extras:
         settings["objective"] = asdict(job.objective) | {"mixture": dict(job.objective.mixture)}
     begin = {"init": job.init} if job.init else {"shape": job.shape}
     start = {"data": str(job.data), **begin, "device": str(world.device)}
-    heldout = None
-    if job.evaluate_every:
-        heldout = open_heldout(
-            job.heldout, job.data, began.tokenizer, window=job.window, languages=languages_of(job.stage, job.languages)
-        )
+    heldout = _heldout(job, began) if job.evaluate_every else None
     return Extras(settings, start, heldout, events=job.out / EVENTS if job.tensorboard and world.rank == 0 else None)
+
+
+def _heldout(job: Job, began: Start) -> HeldOut:
+    if job.stage == "instruct":
+        return open_conversations(job.heldout, began.tokenizer, window=job.window)
+    languages = languages_of(job.stage, job.languages)
+    return open_heldout(job.heldout, job.data, began.tokenizer, window=job.window, languages=languages)
 
 
 def _write(trainer: Trainer, began: Start, job: Job, world: World) -> None:
