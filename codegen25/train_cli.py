@@ -63,6 +63,7 @@ def _mixture(text: str) -> dict[str, float]:
 @click.option("--evaluate-every", type=click.IntRange(min=0), default=0, help="Steps between measurements; 0: none.")
 @click.option("--dtype", type=click.Choice(["auto", "bfloat16", "float32"]), default="auto", help="Of the weights.")
 @click.option("--model-dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="Of RUN/model.")
+@click.option("--bits", type=click.IntRange(4, 4), help="Train for, and write RUN/model in, four bits.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
 @click.option("--recompute", is_flag=True, help="Keep fewer activations: less memory, a third more work.")
 @click.option("--compile", is_flag=True, help="Compile blocks; on a CPU it needs a C++ compiler.")

@@ -42,7 +42,7 @@ def test_what_the_run_wrote_down(run: Run) -> None:
 
 
 def test_the_hub_reads_its_front_matter(run: Run) -> None:
-    data = ModelCard(card(run)).data.to_dict()
+    data = ModelCard(card(run)).data.to_dict()  # type: ignore[no-untyped-call]
     assert data["base_model"] == "multi/model" and data["language"] == ["code"] and "infilling" in data["tags"]
 
 

@@ -80,6 +80,7 @@ def _training(run: Run, start: Mapping[str, Any], began: str) -> Rows:
     machine = start.get("environment", {})
     name, documents, digest = Path(str(start.get("data", "?"))).name, data["documents"], data["sha256"]
     slopes = f"{train['warmup']} steps of warm-up, {train['decay']} of decay"
+    for_bits = f", trained for and written in {settings['bits']} bits" if settings.get("bits") else ""
     versions = f"codegen25 {machine.get('codegen25', '?')}, PyTorch {machine.get('torch', '?')}"
     rows = [
         ("stage", str(settings["stage"])),
@@ -89,7 +90,7 @@ def _training(run: Run, start: Mapping[str, Any], began: str) -> Rows:
         ("loss at the end", f"{losses[-1][1]:.3f} nats a token, smoothed" if losses else "-"),
         ("optimizer", f"{train['optimizer']}, rate {train['rate']:g}, {slopes}, decay {train['weight_decay']:g}"),
         ("batch", f"{data['documents_per_step']} documents a step, rows of {data['window']} tokens"),
-        ("precision", f"{settings.get('dtype', '?')}, masters in float32"),
+        ("precision", f"{settings.get('dtype', '?')}, masters in float32{for_bits}"),
         ("with", f"{versions}, {machine.get('gpu') or machine.get('cpu', '?')}, {str(start.get('time', ''))[:10]}"),
     ]
     objective = settings.get("objective")

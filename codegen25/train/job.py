@@ -14,11 +14,13 @@ import torch
 from codegen25.data.alone import alone
 from codegen25.errors import CodegenError, UsageError, say
 from codegen25.model.checkpoint import DTYPES
+from codegen25.model.folder import resolve
 from codegen25.train.batches import Batches
 from codegen25.train.cards import write_card
 from codegen25.train.examples import Examples
 from codegen25.train.folders import Start, open_start, write_model
 from codegen25.train.heldout import HeldOut, open_conversations, open_heldout
+from codegen25.train.levels import Levels, write_packed
 from codegen25.train.objective import Objective
 from codegen25.train.optim import Kind
 from codegen25.train.parallel import World, joined
@@ -35,6 +37,7 @@ MODEL, EVENTS = "model", "events"
 class Job:
     """What is asked for; the fields are the options of the command line.
 
+    `bits` 4: the model is trained for, and written in, four bits (`levels.py`).
     `decay` None is a fifth of the steps. `dtype` "auto" is what the device multiplies fastest.
     """
 
@@ -49,6 +52,7 @@ class Job:
     warmup: int = 30
     decay: int | None = None
     optimizer: Kind = "adamw"
+    bits: int | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
     new_rows: int | None = None
@@ -105,13 +109,15 @@ def _run(job: Job, world: World, show: Show | None) -> dict[str, Any]:
     batches = Batches(examples, job.seed, job.documents_per_step, job.window, job.pass_tokens)
     config = _config(job, steps_for(job.tokens, batches) if job.tokens else job.steps or 0)
     means = Means(job.recompute, job.compile, job.workers, gemm_peak(DTYPES[dtype], world.device))
+    levels = Levels(began.model, job.bits, resolve(job.init) if job.init else None) if job.bits else None
     trainer = Trainer(
-        began.model, batches, config, job.out, world=world, means=means, extras=_extras(job, began, world)
-    )
+        began.model, batches, config, job.out, world=world, means=means, extras=_extras(job, began, world),
+        rounding=levels.rounded if levels else None,
+    )  # fmt: skip
     first, seconds = trainer.step, time.perf_counter()
     trainer.run(show)
     seconds = time.perf_counter() - seconds
-    _write(trainer, began, job, world)
+    _write(trainer, began, job, world, levels)
     return _summary(job, trainer, examples, {"from_step": first, "seconds": round(seconds, 1)})
 
 
@@ -125,7 +131,7 @@ def _config(job: Job, steps: int) -> TrainConfig:
 
 
 def _extras(job: Job, began: Start, world: World) -> Extras:
-    settings: dict[str, Any] = {"stage": job.stage}
+    settings: dict[str, Any] = {"stage": job.stage, "bits": job.bits}
     if job.stage != "instruct":
         settings["objective"] = asdict(job.objective) | {"mixture": dict(job.objective.mixture)}
     begin = {"init": job.init} if job.init else {"shape": job.shape}
@@ -141,10 +147,13 @@ def _heldout(job: Job, began: Start) -> HeldOut:
     return open_heldout(job.heldout, job.data, began.tokenizer, window=job.window, languages=languages)
 
 
-def _write(trainer: Trainer, began: Start, job: Job, world: World) -> None:
-    weights = trainer.weights()
+def _write(trainer: Trainer, began: Start, job: Job, world: World, levels: Levels | None) -> None:
+    weights, config, folder = trainer.weights(), began.model.config, job.out / MODEL
     if world.rank == 0:
-        write_model(weights, began.model.config, began.tokenizer, job.out / MODEL, job.model_dtype)
+        if levels:
+            write_packed(weights, levels, config, began.tokenizer, folder)
+        else:
+            write_model(weights, config, began.tokenizer, folder, job.model_dtype)
         write_card(job.out / MODEL, read_run(job.out))
     else:
         for _ in weights:  # gathering is done by all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
 Kind = Literal["adamw", "muon"]
+Rounding = Callable[[str, Tensor], Tensor]
 EMBEDDING = "embed_tokens.weight"
 
 
@@ -42,7 +43,8 @@ class MasterOptimizer:
     Matrices decay, norms do not. Rows of the embedding from `new_rows` on are new to the model and move
     `new_rows_factor` times as far as the others; Adam does not feel the scale of a gradient, so the step is scaled.
 
-    Weights may be sharded (DTensor): so are the masters and their moments, then.
+    Weights may be sharded (DTensor): so are the masters and their moments, then. `rounding` gives a rank's part of a
+    weight, by its name and master, as the model is to have it (`levels.py`).
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class MasterOptimizer:
         weight_decay: float = 0.01,
         new_rows: int | None = None,
         new_rows_factor: float = 1.0,
+        rounding: Rounding | None = None,
     ) -> None:
+        self.rounding = rounding
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
         self.new_rows, self.new_rows_factor = new_rows, new_rows_factor
@@ -132,7 +136,12 @@ class MasterOptimizer:
     @torch.no_grad()
     def round_into_model(self) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(self.masters[name])
+            master = self.masters[name]
+            if self.rounding is None:
+                parameter.copy_(master)
+            else:
+                here = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+                here.copy_(self.rounding(name, master))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by flat names: masters and moments, fp32; changed in place by

@@ -30,7 +30,7 @@ from codegen25.train.guard import Guard
 from codegen25.train.heldout import HeldOut
 from codegen25.train.live import live_line
 from codegen25.train.loss import Learner
-from codegen25.train.optim import Kind, MasterOptimizer, Schedule
+from codegen25.train.optim import Kind, MasterOptimizer, Rounding, Schedule
 from codegen25.train.parallel import World, shard, unsharded
 from codegen25.train.probe import training_flops
 from codegen25.train.record import RUN, Log, check_settings, drop_log_behind, environment, git_state, now, write_record
@@ -110,6 +110,7 @@ class Trainer:
         world: World | None = None,
         means: Means | None = None,
         extras: Extras | None = None,
+        rounding: Rounding | None = None,
     ) -> None:
         self.model, self.batches, self.config, self.out = model, batches, config, out
         self.world, self.means, self.extras = world or World(), means or Means(), extras or Extras()
@@ -118,8 +119,10 @@ class Trainer:
         self._learner = self._prepared()
         self.optimizer = MasterOptimizer(
             model, kind=config.optimizer, weight_decay=config.weight_decay, new_rows=config.new_rows,
-            new_rows_factor=config.new_rows_factor,
+            new_rows_factor=config.new_rows_factor, rounding=rounding,
         )  # fmt: skip
+        if rounding is not None:
+            self.optimizer.round_into_model()
         self.schedule = Schedule(config.rate, config.warmup, config.steps, config.decay)
         self.guard = Guard(model.config.vocab_size)
         self._stop = False
