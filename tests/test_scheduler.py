@@ -1,163 +1,45 @@
-"""The scheduler on a small LLaMA: whatever runs beside it, from whatever cache and draft, an answer is the same.
+"""The scheduler on a small LLaMA: whatever runs beside it, from whatever cache, an answer is the same."""
 
-The weights are float64, so that no rounding of one batch or another decides between tokens.
-"""
-
-from __future__ import annotations
-
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
-from itertools import product
 from threading import Thread
 
-import numpy as np
 import pytest
-import tiny
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_model import twins
+from scheduling import (
+    ACTIONS,
+    BASE,
+    ENDS,
+    FEW,
+    LLAMA,
+    SIZE,
+    Noise,
+    Recording,
+    T,
+    alone,
+    free_drafts,
+    held,
+    interleaved,
+    request,
+    rest,
+    runs,
+    said,
+    same,
+)
 
-from codegen25 import infill
 from codegen25.config import ModelConfig
 from codegen25.engine.answer import Counts, OutOfMemory, Piece, Request
 from codegen25.engine.backend import Logits, Row
 from codegen25.engine.cpu import CpuBackend
 from codegen25.engine.decode import decode
-from codegen25.engine.draft import Draft
-from codegen25.engine.pace import StepCost
-from codegen25.engine.sampling import GREEDY, Sampling
+from codegen25.engine.sampling import Sampling
 from codegen25.engine.scheduler import Scheduler
 from codegen25.engine.torch import TorchBackend
 from codegen25.errors import CodegenError, UsageError
 
-T = tiny.tokenizer()
-LLAMA = tiny.model(torch.float64)
-SIZE = tiny.CONFIG.vocab_size
-TEXT = np.array([not T.is_control(id) for id in range(SIZE)])
-SPAN = TEXT.copy()
-SPAN[list(infill.stops(T))] = True
-ENDS = infill.stops(T)
-FEW = np.zeros(SIZE, dtype=np.bool_)  # a vocabulary in which answers repeat themselves soon
-FEW[T.encode("ab\n (")] = True
-ENDING = FEW.copy()
-ENDING[T.eom] = True
-
-
-@pytest.fixture
-def free_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step seems to cost the same, so that drafts are as long as they can be."""
-    monkeypatch.setattr(StepCost, "seconds", lambda _, tokens: np.ones(len(tokens)))
-
-
-def request(prompt: str, **wanted: object) -> Request:
-    return Request(T.encode(prompt), FEW, ENDS, **wanted)  # type: ignore[arg-type]
-
-
-def rest(scheduler: Scheduler) -> list[Piece]:
-    """The pieces up to the end of all requests."""
-    pieces = []
-    while scheduler.active:
-        pieces += scheduler.step()
-    return pieces
-
-
-@dataclass
-class Said:
-    text: str
-    tokens: list[int]
-    logprobs: list[float]
-    ends: list[tuple[str | None, int | None]]
-
-
-def said(pieces: Sequence[Piece], ticket: int) -> Said:
-    ours = [piece for piece in pieces if piece.request == ticket]
-    tokens = [(piece.token, piece.logprob) for piece in ours if piece.token is not None]
-    return Said(
-        "".join(piece.text for piece in ours),
-        [token for token, _ in tokens],
-        [logprob for _, logprob in tokens],
-        [(piece.finish, piece.stop_id) for piece in ours if piece.finish],
-    )
-
-
-def alone(wanted: Request) -> Said:
-    return said(list(decode(TorchBackend(LLAMA), T, [wanted])), 0)
-
-
-def same(a: Said, b: Said) -> bool:
-    return replace(a, logprobs=[]) == replace(b, logprobs=[]) and np.allclose(a.logprobs, b.logprobs, atol=1e-4)
-
-
-def held(scheduler: Scheduler) -> None:
-    """No sequence is lost: each is at work on a request, or in the cache."""
-    backend = scheduler.backend
-    assert isinstance(backend, TorchBackend)
-    working = [work.sequence for work in scheduler._running if work.sequence is not None]
-    assert sorted(backend._caches) == sorted([*working, *scheduler._cache._used.values()])
-
-
-class Noise:
-    """Guesses anything, also what is no id at all, and now and then what really comes."""
-
-    def __init__(self, answers: Sequence[Sequence[int]] = ()) -> None:
-        self.rng, self.answers = np.random.default_rng(0), answers
-
-    def propose(self, ids: Sequence[int], limit: int) -> Sequence[int]:
-        for answer in self.answers:
-            if self.rng.random() < 0.7 and list(answer[: len(ids)]) == list(ids):
-                return [*answer[len(ids) :], 3][:limit]
-        return [int(id) for id in self.rng.integers(-5, SIZE + 5, limit)]
-
-
-BASE = "def f(self):\n    return self\n"
-PROMPTS = ["a", "ab(", BASE, BASE + "    re", BASE * 2, BASE * 2 + "b", "x" + BASE, BASE[:9] + "((("]
-SAMPLINGS = [
-    GREEDY,
-    Sampling(temperature=1.0, seed=1),
-    Sampling(temperature=0.7, top_p=0.9, seed=2),
-    Sampling(repetition_penalty=1.3),
-    Sampling(temperature=1.5, top_k=9, min_p=0.02, repetition_penalty=1.2, seed=3),
-]
-REQUESTS = st.builds(
-    Request,
-    prompt=st.sampled_from([T.encode(prompt) for prompt in PROMPTS]),
-    vocabulary=st.sampled_from([SPAN, FEW, ENDING, TEXT]),
-    stop_ids=st.just(ENDS),
-    required=st.sampled_from([b"", b"", b"re", b"    ", b"("]),
-    max_tokens=st.integers(0, 20),
-    stop=st.sampled_from([(), ("\n",), ("a", "ab\n")]),
-    sampling=st.sampled_from(SAMPLINGS),
-    index=st.integers(0, 1),
-    related=st.sampled_from([(), (T.encode("abab(((a\n" * 2),)]),
-)
-ACTIONS = st.one_of(
-    st.tuples(st.just("submit"), REQUESTS), st.tuples(st.just("cancel"), st.integers(0, 9)), st.just(("step", 1))
-)
-
-
-def interleaved(
-    scheduler: Scheduler, actions: Sequence[tuple[str, object]]
-) -> tuple[dict[int, Request], dict[int, int], list[Piece]]:
-    """Do all that, then what is left: (requests by ticket, cancelled tickets with the pieces before, all pieces)."""
-    requests: dict[int, Request] = {}
-    cancelled: dict[int, int] = {}
-    pieces: list[Piece] = []
-    for action, value in actions:
-        if action == "submit":
-            assert isinstance(value, Request)
-            requests[scheduler.submit(value)] = value
-        elif action == "cancel" and requests:
-            ticket = min(int(str(value)), max(requests))
-            scheduler.cancel(ticket)
-            cancelled.setdefault(ticket, len(pieces))
-        else:
-            pieces += scheduler.step()
-            if isinstance(scheduler.backend, TorchBackend):
-                held(scheduler)
-    return requests, cancelled, pieces + rest(scheduler)
+__all__ = ["free_drafts"]
 
 
 @pytest.mark.usefixtures("free_drafts")
@@ -213,16 +95,6 @@ def test_in_the_kernel_not_a_bit_differs(actions: list[tuple[str, object]], page
 
 
 # ------------------------------------------------------------------------------------------- batches and the cache
-
-
-class Recording(TorchBackend):
-    def __init__(self) -> None:
-        super().__init__(LLAMA)
-        self.calls: list[list[tuple[int, int]]] = []  # (length before, new tokens) of every row
-
-    def forward(self, rows: Sequence[Row]) -> list[Logits]:
-        self.calls.append([(self.length(sequence), len(tokens)) for sequence, tokens, _ in rows])
-        return super().forward(rows)
 
 
 def test_a_long_prompt_does_not_hold_the_others_up() -> None:
@@ -323,158 +195,6 @@ def test_the_budget_bounds_what_is_kept() -> None:
         rest(scheduler)
         assert scheduler.backend.cache_bytes <= 3 * one.cache_bytes
     assert len(scheduler._cache) == 3
-
-
-# ----------------------------------------------------------------------------------------------------------- drafts
-
-
-def runs(scheduler: Scheduler, wanted: Sequence[Request]) -> list[Said]:
-    """One after the other, so that each profits from those before."""
-    out = []
-    for each in wanted:
-        ticket = scheduler.submit(each)
-        out.append(said(rest(scheduler), ticket))
-    return out
-
-
-@pytest.mark.usefixtures("free_drafts")
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_drafts_change_nothing_but_the_steps(sampling: Sampling) -> None:
-    wanted = [
-        request(prompt, required=required, sampling=sampling, max_tokens=40)
-        for prompt, required in [(BASE, b""), (BASE, b"a"), (BASE + "b", b""), (BASE, b""), ("((((a", b"    ")]
-    ]
-    plain, drafting = Recording(), Recording()
-    without = runs(Scheduler(plain, T, longest_draft=0), wanted)
-    scheduler = Scheduler(drafting, T)
-    assert all(map(same, runs(scheduler, wanted), without))
-    assert scheduler.counts.accepted > 0 and len(drafting.calls) < len(plain.calls)
-    noise = Noise([[*each.prompt, *answer.tokens] for each, answer in zip(wanted, without, strict=True)])
-    guessing = Scheduler(TorchBackend(LLAMA), T, drafts=[noise])
-    assert all(map(same, runs(guessing, wanted), without))
-
-
-@pytest.mark.usefixtures("free_drafts")
-def test_asked_again_an_answer_comes_in_a_step() -> None:
-    backend = Recording()
-    scheduler = Scheduler(backend, T)
-    first = replace(request(BASE, max_tokens=12, sampling=Sampling(repetition_penalty=1.3)), vocabulary=TEXT)
-    (answer,) = runs(scheduler, [first])
-    assert len(answer.tokens) > 3
-    del backend.calls[:]
-    again = replace(first, prompt=[*first.prompt, *answer.tokens[:2]], max_tokens=12 - 2)
-    assert runs(scheduler, [again])[0].text == T.decode(answer.tokens[2:])
-    assert len(backend.calls) == 1
-
-
-@pytest.mark.usefixtures("free_drafts")
-def test_drafts_leave_room_for_no_more_than_is_asked_for() -> None:
-    longest = 0
-
-    class Measured(TorchBackend):
-        def forward(self, rows: Sequence[Row]) -> list[Logits]:
-            nonlocal longest
-            out = super().forward(rows)
-            longest = max([longest, *(self.length(sequence) for sequence, _, _ in rows)])
-            return out
-
-    most = tiny.CONFIG.max_positions
-    scheduler = Scheduler(Measured(LLAMA), T, drafts=[Noise()])
-    prompt = T.encode("a" * (most - 10))
-    only_a = np.zeros(SIZE, dtype=np.bool_)
-    only_a[prompt[0]] = True
-    (answer,) = runs(scheduler, [Request(prompt, only_a, ENDS, max_tokens=10**6)])
-    # The last token is chosen behind the last position, and none can be chosen behind it.
-    assert answer.text == "a" * 11 and answer.ends == [("length", None)] and longest == most
-    longest = 0
-    (answer,) = runs(scheduler, [Request(prompt[:50], only_a, ENDS, max_tokens=7)])
-    assert answer.text == "a" * 7 and longest == 50 + 6
-
-
-def exact(prompt: Sequence[int], ids: Sequence[int], length: int) -> dict[tuple[int, ...], float]:
-    """The probability of every answer of so many tokens, from the whole forward pass of each."""
-    out: dict[tuple[int, ...], float] = {(): 1.0}
-    for _ in range(length):
-        longer: dict[tuple[int, ...], float] = {}
-        for known, p in out.items():
-            with torch.inference_mode():
-                logits = LLAMA(torch.tensor([[*prompt, *known]]))[0, -1, list(ids)]
-            for id, q in zip(ids, torch.softmax(logits.double(), 0).tolist(), strict=True):
-                longer[(*known, id)] = p * q
-        out = longer
-    return out
-
-
-@pytest.mark.usefixtures("free_drafts")
-def test_sampling_with_drafts_keeps_the_distribution() -> None:
-    """Pearson's chi-square of all 64 answers of three tokens, below the 99.9 % point of 63 degrees; fixed seeds."""
-    prompt, ids = T.encode("ab(a"), T.encode("ab\n(")
-    vocabulary = np.zeros(SIZE, dtype=np.bool_)
-    vocabulary[ids] = True
-    scheduler = Scheduler(TorchBackend(LLAMA), T)
-    counts = dict.fromkeys(product(ids, repeat=3), 0)
-    for n in range(1200):
-        wanted = Request(prompt, vocabulary, ENDS, max_tokens=3, sampling=Sampling(temperature=1), index=n)
-        scheduler.submit(wanted)
-        counts[tuple(piece.token for piece in rest(scheduler) if piece.token is not None)] += 1
-    assert scheduler.counts.drafted > 800 and 0.1 < scheduler.counts.accepted / scheduler.counts.drafted < 0.9
-    expected = {answer: 1200 * p for answer, p in exact(prompt, ids, 3).items()}
-    assert min(expected.values()) > 2.5
-    assert sum((counts[answer] - e) ** 2 / e for answer, e in expected.items()) < 103.4
-
-
-def test_drafts_that_never_come_true_are_given_up_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step costs as much as it has tokens."""
-    monkeypatch.setattr(StepCost, "seconds", lambda _, tokens: tokens.astype(np.float64))
-
-    class Wrong:
-        def propose(self, ids: Sequence[int], limit: int) -> Sequence[int]:
-            return T.encode("(" * limit)
-
-    only_a = np.zeros(SIZE, dtype=np.bool_)
-    only_a[T.encode("a(")] = True
-    backend = Recording()
-    scheduler = Scheduler(backend, T, drafts=[Wrong()], longest_draft=8)
-    guesses: list[Draft] = [Wrong()]
-    scheduler._drafts = guesses
-    choice = Request(T.encode("x"), only_a, ENDS, max_tokens=200, sampling=Sampling(repetition_penalty=1e-6))
-    runs(scheduler, [choice])
-    assert scheduler.counts.drafted < 100 < len(backend.calls)
-
-
-# --------------------------------------------------------------------------------------------------------- deadlines
-
-
-def test_after_the_deadline_an_answer_ends_with_its_line() -> None:
-    for sampling in SAMPLINGS:
-        whole = request(BASE, sampling=sampling, max_tokens=60)
-        text, lines = alone(whole).text, alone(replace(whole, stop=("\n",)))
-        late = alone(replace(whole, deadline=time.monotonic() - 1))
-        assert late.text == text.partition("\n")[0] and late.ends == lines.ends
-        early = alone(replace(whole, deadline=time.monotonic() + 10**6))
-        assert early.text == text
-
-
-def test_a_deadline_that_passes_meanwhile() -> None:
-    """The first newline behind it counts, not one before."""
-    newline = int(T.encode("\n")[0])
-    vocabulary = np.zeros(SIZE, dtype=np.bool_)
-    vocabulary[[newline, *T.encode("ab")]] = True
-    scheduler = Scheduler(TorchBackend(LLAMA), T)
-    wanted = Request(
-        T.encode("a"), vocabulary, ENDS, max_tokens=200, sampling=Sampling(temperature=1), deadline=time.monotonic()
-    )
-    whole = alone(replace(wanted, deadline=None)).text
-    ticket = scheduler.submit(replace(wanted, deadline=1e18))
-    pieces: list[Piece] = []
-    while "".join(piece.text for piece in pieces).count("\n") < 2:
-        pieces += scheduler.step()
-    before = "".join(piece.text for piece in pieces)
-    (work,) = scheduler._running
-    work.answer.request = wanted
-    pieces += rest(scheduler)
-    line = whole[len(before) :].partition("\n")[0]
-    assert said(pieces, ticket).text == before + line and said(pieces, ticket).ends == [("stop", None)]
 
 
 # ------------------------------------------------------------------------------------------------- errors and memory
