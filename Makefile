@@ -152,6 +152,7 @@ ABLATION_syntax := --mixture suffix_first=0.3,dense=0.3,anchored=0.1,syntax=0.3
 ABLATION_muon := --optimizer muon
 ABLATION_gentle := --rate 1e-4
 ABLATION_no-decay := --decay 0
+ABLATION_gentle-four-bits := --rate 1e-4 --bits 4
 ABLATIONS := $(patsubst ABLATION_%,%,$(filter-out ABLATION_TOKENS,$(filter ABLATION_%,$(.VARIABLES))))
 
 ## ablation: what each part of the recipe brings (about five minutes for each; docs/results.md has the table)
