@@ -36,7 +36,9 @@ def test_one_of_two_is_killed_under_load(tmp_path: Path) -> None:
     write_tokenizer(folder)
     with ExitStack() as stack:
         servers = [
-            stack.enter_context(VllmServer(Path(str(PROGRAM)), folder, Options(tmp_path / name, 1, 1, (), print), 512))
+            stack.enter_context(
+                VllmServer(Path(str(PROGRAM)), folder, Options(tmp_path / name, 1, 1, (), print), CONFIG.max_positions)
+            )
             for name in ("first", "second")
         ]
         loaded = killed_under_load(folder, [one.address for one in servers], kill=servers[1].kill)

@@ -25,7 +25,7 @@ ASKED_WITHIN = 600
 class VllmServer:
     """Runs until it is closed. Raises `PeerError` when it does not start, and for any answer but a good one."""
 
-    def __init__(self, program: Path, folder: Path, options: Options, window: int) -> None:
+    def __init__(self, program: Path, folder: Path, options: Options, window: int, dtype: str = "bfloat16") -> None:
         self.log = options.cache / "logs" / "vllm.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
@@ -33,7 +33,7 @@ class VllmServer:
             port = probe.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         command = [
-            str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16",
+            str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--dtype", dtype,
             "--max-model-len", str(window), "--max-num-seqs", "4", "--enforce-eager",
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
