@@ -38,7 +38,8 @@ def test_what_the_run_wrote_down(run: Run) -> None:
         "| bits per byte python | 0.01667 |", "| lines exact | 12 of 96 |", "2026-11-25",
     ):  # fmt: skip
         assert said in text
-    assert "/home" not in text
+    assert "/home" not in text and "codegen25 infill" in text
+    assert "/v1/chat/completions" in card(replace(run, settings={**SETTINGS, "stage": "instruct"}))
 
 
 def test_the_hub_reads_its_front_matter(run: Run) -> None:

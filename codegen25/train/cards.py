@@ -25,11 +25,17 @@ STAGES = {
     "adapt": "Fitted to the files of one repository by low-rank sums (LoRA), merged into the weights.",
 }
 USE = """\
-    codegen25 complete --model {folder} 'def is_prime(n):'
-    codegen25 infill FILE --at LINE --model {folder}
+    codegen25 complete --model FOLDER 'def is_prime(n):'
+    codegen25 infill FILE --at LINE --model FOLDER
 
 transformers and vLLM load the folder as it is. A hole is asked for as CodeGen2.5 asks: the text with `<mask_1>` in the
 place of the hole, then `<|endoftext|><sep><mask_1>`, and the answer ends with `<eom>`.
+"""
+USE_INSTRUCT = """\
+    codegen25 serve --model FOLDER        # POST /v1/chat/completions {"messages": …}
+
+Other programs prompt it with the template of `docs/instruct.md`, and cut an answer at `### Instruction`. transformers
+and vLLM load the folder as it is.
 """
 LIMITS = """\
 Nothing is known of it but what stands here: `codegen25 eval` measures it on HumanEval and its infilling tasks. Answers
@@ -65,7 +71,7 @@ def card(run: Run, measured: Rows = ()) -> str:
     found = [*_evaluated(run), *measured]
     parts = [
         f"# {run.name}\n\n{shape} {STAGES.get(stage, '')}".rstrip(),
-        "## Use\n\n" + USE.format(folder="FOLDER"),
+        "## Use\n\n" + (USE_INSTRUCT if stage == "instruct" else USE),
         "## Training\n\n" + _table(_training(run, start, began)),
         "## Measured\n\n" + (_table(found) if found else "Nothing, beside the loss.\n"),
         "## Limits\n\n" + LIMITS,
@@ -88,7 +94,10 @@ def _training(run: Run, start: Mapping[str, Any], began: str) -> Rows:
         ("data", f"{name}: {documents:,} documents, SHA-256 `{digest}`"),
         ("learned", f"{last.get('tokens', 0):,} tokens in {last.get('step', 0):,} of {train['steps']:,} steps"),
         ("loss at the end", f"{losses[-1][1]:.3f} nats a token, smoothed" if losses else "-"),
-        ("optimizer", f"{train['optimizer']}, rate {train['rate']:g}, {slopes}, decay {train['weight_decay']:g}"),
+        (
+            "optimizer",
+            f"{train['optimizer']}, rate {train['rate']:g}, {slopes}, weight decay {train['weight_decay']:g}",
+        ),
         ("batch", f"{data['documents_per_step']} documents a step, rows of {data['window']} tokens"),
         ("precision", f"{settings.get('dtype', '?')}, masters in float32{for_bits}"),
         ("with", f"{versions}, {machine.get('gpu') or machine.get('cpu', '?')}, {str(start.get('time', ''))[:10]}"),
