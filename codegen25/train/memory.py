@@ -40,6 +40,8 @@ class Memory:
     recomputed: int
     logits: int
     communication: int
+    layer: int
+    """Of `activations` or `recomputed`: a layer's, the last of which the end of the backward pass still holds."""
 
     @property
     def resident(self) -> int:
@@ -52,7 +54,7 @@ class Memory:
         moments = (
             self.activations + self.logits,
             self.activations + self.recomputed,
-            self.recomputed + self.gradients,
+            self.layer + self.gradients,
         )
         return self.resident + self.communication + max(moments)
 
@@ -123,6 +125,7 @@ def memory(
     """One device of `devices` that takes `rows` rows of `window` tokens at a time."""
     shard = -(-config.parameters // devices)
     tokens = rows * window
+    layer = tokens * layer_bytes(config, window)
     return Memory(
         weights=BF16 * shard,
         masters=FP32 * shard,
@@ -130,7 +133,8 @@ def memory(
         gradients=BF16 * shard,
         step_gradients=FP32 * shard,
         activations=activation_bytes(config, tokens, window, checkpointing=checkpointing),
-        recomputed=tokens * layer_bytes(config, window) if checkpointing else 0,
+        recomputed=layer if checkpointing else 0,
         logits=logits_bytes(config, tokens),
         communication=communication_bytes(config, devices),
+        layer=layer,
     )
