@@ -13,8 +13,7 @@ from typing import Any
 from codegen25.config import ModelConfig
 from codegen25.data.document import write_text
 from codegen25.errors import CodegenError
-from codegen25.train.curves import smoothed
-from codegen25.train.runs import Run, flat
+from codegen25.train.runs import Run
 
 CARD = "README.md"
 FRONT = "---\nlanguage: [code]\ntags: [code, completion, infilling]\n{base}---\n"
@@ -81,8 +80,7 @@ def card(run: Run, measured: Rows = ()) -> str:
 
 def _training(run: Run, start: Mapping[str, Any], began: str) -> Rows:
     settings, train, data = run.settings, run.settings["train"], run.settings["data"]
-    last = run.steps[-1] if run.steps else {}
-    losses = smoothed(run.curve("loss"))
+    last, loss = run.last, run.loss
     machine = start.get("environment", {})
     name, documents, digest = Path(str(start.get("data", "?"))).name, data["documents"], data["sha256"]
     slopes = f"{train['warmup']} steps of warm-up, {train['decay']} of decay"
@@ -93,7 +91,7 @@ def _training(run: Run, start: Mapping[str, Any], began: str) -> Rows:
         ("begins from", began or f"chance, the shape {start.get('shape', '?')}"),
         ("data", f"{name}: {documents:,} documents, SHA-256 `{digest}`"),
         ("learned", f"{last.get('tokens', 0):,} tokens in {last.get('step', 0):,} of {train['steps']:,} steps"),
-        ("loss at the end", f"{losses[-1][1]:.3f} nats a token, smoothed" if losses else "-"),
+        ("loss at the end", "-" if loss is None else f"{loss:.3f} nats a token, smoothed"),
         (
             "optimizer",
             f"{train['optimizer']}, rate {train['rate']:g}, {slopes}, weight decay {train['weight_decay']:g}",
@@ -116,12 +114,7 @@ def _short(init: str | None) -> str:
 
 def _evaluated(run: Run) -> Rows:
     """The numbers that were measured last, on held-out documents."""
-    if not run.evaluations:
-        return []
-    last = run.evaluations[-1]["evaluation"]
-    return [
-        (name.replace(".", " ").replace("_", " "), f"{one:.4g}") for name, one in flat(last) if isinstance(one, float)
-    ]
+    return [(name.replace(".", " ").replace("_", " "), f"{one:.4g}") for name, one in run.newest().items()]
 
 
 def _table(rows: Rows) -> str:

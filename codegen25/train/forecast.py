@@ -37,13 +37,18 @@ class Forecast:
 
     def at(self, tokens: float) -> float:
         """The loss that is expected after so many tokens."""
-        return self.floor + self.scale * float((tokens / self.last) ** -self.exponent)
+        return _law(self.floor, self.scale, self.exponent, tokens / self.last)
 
     def interval(self, tokens: float) -> tuple[float, float]:
         """What eight of ten draws expect."""
-        values = [floor + scale * (tokens / self.last) ** -power for floor, scale, power in self.draws]
+        values = [_law(*draw, tokens / self.last) for draw in self.draws]
         low, high = np.percentile(values, INTERVAL)
         return float(low), float(high)
+
+
+def _law(floor: float, scale: float, exponent: float, times: float) -> float:
+    """The loss at so many times the tokens of the fit."""
+    return floor + scale * float(times**-exponent)
 
 
 def forecast(run: Run) -> Forecast | None:

@@ -154,7 +154,7 @@ def _write(trainer: Trainer, began: Start, job: Job, world: World, levels: Level
             write_packed(weights, levels, config, began.tokenizer, folder)
         else:
             write_model(weights, config, began.tokenizer, folder, job.model_dtype)
-        write_card(job.out / MODEL, read_run(job.out))
+        write_card(folder, read_run(job.out))
     else:
         for _ in weights:  # gathering is done by all
             pass

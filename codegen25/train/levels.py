@@ -23,10 +23,11 @@ from codegen25.model.folder import stored_name, weight_files
 from codegen25.model.hf_tokenizer import write_tokenizer
 from codegen25.model.llama import Llama
 from codegen25.model.packed import pack
-from codegen25.model.plan import LEVELS, PLANS, Packing, check_shape, from_json, packing_of, paired, to_json
-from codegen25.model.rounding import fit_scales, round_to_nearest
+from codegen25.model.plan import PLANS, Packing, check_shape, from_json, packing_of, paired, to_json
+from codegen25.model.rounding import fit_scales, nearest, round_to_nearest
 from codegen25.tokenizer import Tokenizer
 from codegen25.train.folders import replaced
+from codegen25.train.parallel import rows_before
 
 
 class Levels:
@@ -52,17 +53,11 @@ class Levels:
         """`master`, fp32 [N, K], at the nearest levels; one that has none as it is. Of a sharded one, the rows here."""
         here, first = master, 0
         if isinstance(master, DTensor):
-            here = master.to_local()
-            first = -(-len(master) // master.device_mesh.size()) * master.device_mesh.get_local_rank()
+            here, first = master.to_local(), rows_before(master)
         if (scale := self._scales.get(name)) is None:
             return here
         scale = scale[first : first + len(here)]
-        return self._integers(here, scale).mul_(scale).view_as(here)
-
-    def _integers(self, weight_NK: Tensor, scale_NG1: Tensor) -> Tensor:
-        grouped = weight_NK.view(len(weight_NK), scale_NG1.shape[1], -1)
-        # Where a scale is 0, all of the group is.
-        return (grouped / scale_NG1).nan_to_num_(0.0, 0.0, 0.0).round_().clamp_(*LEVELS[4])
+        return _integers(here, scale).mul_(scale).view_as(here)
 
     def packed(self, named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         """Weights, fp32 and whole, as a quantized folder holds them (`docs/formats.md`)."""
@@ -76,9 +71,14 @@ class Levels:
                 integers, scale = round_to_nearest(weight, packing)
             else:
                 known = known.cpu()
-                integers, scale = self._integers(weight, known).view_as(weight), known[..., 0].half()
+                integers, scale = _integers(weight, known).view_as(weight), known[..., 0].half()
             found[f"{key}.q"], found[f"{key}.scale"] = pack(integers, packing), scale
         return found
+
+
+def _integers(weight_NK: Tensor, scale_NG1: Tensor) -> Tensor:
+    """[N, G, group], of four bits."""
+    return nearest(weight_NK.view(len(weight_NK), scale_NG1.shape[1], -1), scale_NG1, bits=4)
 
 
 def stored_scales(folder: Path, plan: Mapping[str, Packing]) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
+from codegen25.train.parallel import rows_before
+
 Kind = Literal["adamw", "muon"]
 Rounding = Callable[[str, Tensor], Tensor]
 EMBEDDING = "embed_tokens.weight"
@@ -81,6 +83,8 @@ class MasterOptimizer:
         for name in by_muon:
             master = self.masters[name]
             self._optimizers[1].state[master] = {"momentum_buffer": torch.zeros_like(master)}
+        if rounding is not None:
+            self.round_into_model()
 
     def accumulate(self) -> None:
         """Add the gradients that the model holds to the masters' in fp32, and clear them."""
@@ -129,9 +133,7 @@ class MasterOptimizer:
             return None
         if not isinstance(embedding, DTensor):
             return embedding[self.new_rows :]
-        per_rank = -(-embedding.shape[0] // embedding.device_mesh.size())
-        first = embedding.device_mesh.get_local_rank() * per_rank
-        return embedding.to_local()[max(0, self.new_rows - first) :]
+        return embedding.to_local()[max(0, self.new_rows - rows_before(embedding)) :]
 
     @torch.no_grad()
     def round_into_model(self) -> None:

@@ -164,6 +164,11 @@ def shard(learner: nn.Module, model: Llama, world: World) -> None:
     fully_shard(learner, mesh=mesh, mp_policy=policy)
 
 
+def rows_before(tensor: DTensor) -> int:
+    """How many of its rows lie on the ranks before this one; FSDP2 shares them out in equal runs, but for the last."""
+    return -(-tensor.shape[0] // tensor.device_mesh.size()) * tensor.device_mesh.get_local_rank()
+
+
 @torch.no_grad()
 def unsharded(model: Llama) -> Llama:
     """A copy of a sharded model with all its weights, on every rank, all of which must ask; any other one itself."""

@@ -14,7 +14,7 @@ from typing import Any
 from codegen25.data.charts import card, escape, page, table, tiles
 from codegen25.data.document import write_text
 from codegen25.data.plain import short
-from codegen25.train.curves import figure, smoothed, value
+from codegen25.train.curves import figure, value
 from codegen25.train.forecast import TIMES, Forecast, forecast
 from codegen25.train.runs import Point, Run, flat
 
@@ -32,13 +32,14 @@ SAMPLES = 24  # texts that are shown of a run
 def write_report(runs: Sequence[Run], path: Path) -> None:
     """Write the page. Raises OSError when the disk refuses."""
     named = _named(runs)
+    summaries = {name: summary(run) for name, run in named.items()}
     title = "Run" if len(runs) == 1 else f"{len(runs)} runs"
     parts = [
-        _head(title, named),
+        _head(title, named, summaries),
         '<div class="cards">',
         *_steps(named),
         *_measured(named),
-        *_forecasts(named),
+        *_forecasts(summaries),
         "</div>",
         *_samples(named),
         *_settings(named),
@@ -57,16 +58,16 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
     return named
 
 
-def _head(title: str, named: dict[str, Run]) -> str:
+def _head(title: str, named: dict[str, Run], summaries: dict[str, dict[str, Any]]) -> str:
     parts = []
     for name, run in named.items():
-        last = run.steps[-1] if run.steps else {}
-        losses, speeds = smoothed(run.curve("loss")), run.curve("tokens_per_second")
+        found = summaries[name]
+        loss, speed = ("-" if found[key] is None else value(found[key]) for key in ("loss", "tokens_per_second"))
         values = {
-            "steps": f"{last.get('step', 0):,} of {_planned(run)}",
-            "tokens": short(last.get("tokens", 0)),
-            "loss, smoothed": value(losses[-1][1]) if losses else "-",
-            "tokens a second": value(sum(y for _, y in speeds) / len(speeds)) if speeds else "-",
+            "steps": f"{found['step']:,} of {_planned(run)}",
+            "tokens": short(found["tokens"]),
+            "loss, smoothed": loss,
+            "tokens a second": speed,
             "starts": f"{len(run.starts)}",
         }
         if skipped := sum("skipped" in line for line in run.steps):
@@ -102,11 +103,11 @@ def _measured(named: dict[str, Run]) -> list[str]:
     return [card(first.replace("_", " "), figure(curves), "Held-out, over tokens.") for first, curves in groups.items()]
 
 
-def _forecasts(named: dict[str, Run]) -> list[str]:
+def _forecasts(summaries: dict[str, dict[str, Any]]) -> list[str]:
     """What more tokens would bring each run, where its losses tell."""
     rows = []
-    for name, run in named.items():
-        if found := summary(run)["forecast"]:
+    for name, one in summaries.items():
+        if found := one["forecast"]:
             rows.append([escape(name), short(found["tokens"]), f"{found['loss']:.3f}", *map(_told, found["more"])])
     note = (
         "The loss before decay, by a power law through the losses at the highest rate, with the interval of eight in "
@@ -118,14 +119,12 @@ def _forecasts(named: dict[str, Run]) -> list[str]:
 
 def summary(run: Run) -> dict[str, Any]:
     """A run in numbers. Losses are training losses in nats a token; `forecast` is None where they are too few."""
-    losses, speeds = smoothed(run.curve("loss")), run.curve("tokens_per_second")
+    speeds = run.curve("tokens_per_second")
     speed = sum(y for _, y in speeds) / len(speeds) if speeds else None
-    law = forecast(run)
-    last = run.steps[-1] if run.steps else {}
+    law, last = forecast(run), run.last
     return {
         "run": run.name, "step": last.get("step", 0), "tokens": last.get("tokens", 0), "tokens_per_second": speed,
-        "loss": losses[-1][1] if losses else None,
-        "measured": {name: points[-1][1] for name, points in run.measured().items()},
+        "loss": run.loss, "measured": run.newest(),
         "forecast": None if law is None else {
             "tokens": law.last, "loss": law.at(law.last), "floor": law.floor, "scale": law.scale,
             "exponent": law.exponent, "more": [_expected(law, times, speed) for times in TIMES],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codegen25.errors import CodegenError
+from codegen25.train.curves import smoothed
 from codegen25.train.record import LOG, RUN
 
 # A point of a curve: tokens learned by then, and a value.
@@ -24,6 +25,21 @@ class Run:
     starts: tuple[Mapping[str, Any], ...]
     steps: tuple[Mapping[str, Any], ...]
     evaluations: tuple[Mapping[str, Any], ...]
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The newest step; empty where none was taken."""
+        return self.steps[-1] if self.steps else {}
+
+    @property
+    def loss(self) -> float | None:
+        """The running mean of the loss at the end, nats a token."""
+        losses = smoothed(self.curve("loss"))
+        return losses[-1][1] if losses else None
+
+    def newest(self) -> dict[str, float]:
+        """What was measured last, by its dotted names."""
+        return {name: points[-1][1] for name, points in self.measured().items()}
 
     def curve(self, key: str) -> list[Point]:
         """A number of the steps that were taken, over tokens."""

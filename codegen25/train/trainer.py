@@ -121,8 +121,6 @@ class Trainer:
             model, kind=config.optimizer, weight_decay=config.weight_decay, new_rows=config.new_rows,
             new_rows_factor=config.new_rows_factor, rounding=rounding,
         )  # fmt: skip
-        if rounding is not None:
-            self.optimizer.round_into_model()
         self.schedule = Schedule(config.rate, config.warmup, config.steps, config.decay)
         self.guard = Guard(model.config.vocab_size)
         self._stop = False
