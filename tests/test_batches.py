@@ -174,6 +174,17 @@ def test_positions_documents_and_targets(examples: list[Example]) -> None:
         assert found.tolist() == [list(place) for place in expected]
 
 
+@given(examples=examples)
+def test_without_padding_it_is_the_same_documents(examples: list[Example]) -> None:
+    packed = pack(examples, 40)
+    flat = to_batch(packed).unpadded()
+    assert flat.tokens.shape == (1, sum(len(one.ids) for one in examples)) and flat.counted == flat.tokens.numel()
+    for number, one in enumerate((one for row in packed for one in row), 1):
+        alone, here = to_batch([[one]]), flat.document == number
+        for name in ("tokens", "positions", "targets"):
+            assert torch.equal(getattr(flat, name)[here][None], getattr(alone, name))
+
+
 def test_packed_documents_do_not_see_each_other() -> None:
     """The states of a packed row are those of every document alone."""
     from codegen25.model.llama import Packed

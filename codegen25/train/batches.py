@@ -51,6 +51,16 @@ class Batch:
         """How many targets there are."""
         return int((self.targets >= 0).sum())
 
+    def unpadded(self) -> Batch:
+        """The same documents in one row, [1, counted], numbered anew."""
+        kept = self.document > 0
+        positions = self.positions[kept][None]
+        document = (positions == 0).cumsum(-1)
+        return replace(
+            self, tokens=self.tokens[kept][None], positions=positions, document=document,
+            targets=self.targets[kept][None],
+        )  # fmt: skip
+
     def to(self, device: torch.device) -> Batch:
         names = ("tokens", "positions", "document", "targets")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
