@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -196,14 +197,7 @@ def data(files: Path | None, documents: int, seed: int, as_json: bool, **shared:
       codegen25 bench data --documents 1000 --threads 2
     """
     options = _options(**shared, known=DATA_PEERS)
-    _show(as_json, options, _data_figures(options, folder=files, documents=documents, seed=seed))
-
-
-def _data_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
-    with needs_extra("data", "bench data"):
-        from codegen25.bench import data as benchmark
-
-        yield from benchmark.run(options, **arguments)
+    _show(as_json, options, _figures("data", "data", options, folder=files, documents=documents, seed=seed))
 
 
 @bench.command()
@@ -225,14 +219,7 @@ def sandbox(samples: int, seed: int, route: Route, as_json: bool, **shared: Any)
       codegen25 bench sandbox --samples 500 --threads 2
     """
     options = _options(**shared)
-    _show(as_json, options, _sandbox_figures(options, samples=samples, seed=seed, route=route))
-
-
-def _sandbox_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
-    with needs_extra("eval", "bench sandbox"):
-        from codegen25.bench import sandbox as benchmark
-
-        yield from benchmark.run(options, **arguments)
+    _show(as_json, options, _figures("sandbox", "eval", options, samples=samples, seed=seed, route=route))
 
 
 @bench.command()
@@ -249,14 +236,7 @@ def attribute(corpus: Path, count: int, seed: int, as_json: bool, **shared: Any)
       codegen25 bench attribute starter --json
     """
     options = _options(**shared, known=ATTRIBUTE_PEERS)
-    _show(as_json, options, _attribute_figures(options, folder=corpus, count=count, seed=seed))
-
-
-def _attribute_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
-    with needs_extra("attribute", "bench attribute"):
-        from codegen25.bench import attribute as benchmark
-
-        yield from benchmark.run(options, **arguments)
+    _show(as_json, options, _figures("attribute", "attribute", options, folder=corpus, count=count, seed=seed))
 
 
 @bench.command()
@@ -299,8 +279,8 @@ def serve(users: str, seconds: float, streams: int, cursors: int, seed: int, as_
     numbers = [int(number) for number in named if number.strip().isdigit() and 0 < int(number) < 1000]
     if len(numbers) != len(named):
         raise UsageError(f"--users {users}: give numbers of people by commas, such as 1,4,16")
-    found = _serve_figures(options, users=numbers, seconds=seconds, streams=streams, cursors=cursors, seed=seed)
-    _show(as_json, options, found)
+    asked = {"users": numbers, "seconds": seconds, "streams": streams, "cursors": cursors, "seed": seed}
+    _show(as_json, options, _figures("serve", "serve", options, **asked))
 
 
 @bench.command()
@@ -311,12 +291,12 @@ def serve(users: str, seconds: float, streams: int, cursors: int, seed: int, as_
 def route(requests: int, streams: int, seed: int, as_json: bool, **shared: Any) -> None:
     """What `serve --upstream` adds to a server of ours, and what is lost when one of three is killed.
 
-    
+    \b
     Example:
       codegen25 bench route --threads 1 --json
     """
     options = _options(**shared)
-    _show(as_json, options, _route_figures(options, requests, streams, seed))
+    _show(as_json, options, _figures("route", "serve", options, requests=requests, streams=streams, seed=seed))
 
 
 @bench.command()
@@ -341,18 +321,10 @@ def export(model: str, lines: int, prompts: int, tokens: int, vllm: Path | None,
     _show(as_json, options, benchmark.run(options, model, lines, prompts, tokens, vllm))
 
 
-def _route_figures(options: Options, requests: int, streams: int, seed: int) -> Iterable[Figure]:
-    with needs_extra("serve", "bench route"):
-        from codegen25.bench import route as benchmark
-
-        yield from benchmark.run(options, requests=requests, streams=streams, seed=seed)
-
-
-def _serve_figures(options: Options, **arguments: Any) -> Iterable[Figure]:
-    with needs_extra("serve", "bench serve"):
-        from codegen25.bench import serve as benchmark
-
-        yield from benchmark.run(options, **arguments)
+def _figures(name: str, extra: str, options: Options, **arguments: Any) -> Iterable[Figure]:
+    """Of the benchmark `name`, whose module is imported when the first is taken, where its extra is installed."""
+    with needs_extra(extra, f"bench {name}"):
+        yield from import_module(f"codegen25.bench.{name}").run(options, **arguments)
 
 
 def _each(shape: str, bits: tuple[str, ...]) -> list[tuple[str, int]]:
