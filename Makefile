@@ -87,16 +87,19 @@ $(VENV)/.dev: pyproject.toml $(NATIVE) $(VENV)/.torch
 
 # The recipe of the embedded model, from its sources to its scores. Each step keeps what it made in $(NANO).
 NANO ?= runs/nano
-# What it continues: a model, or $(NANO)/start, which is SmolLM2 with the control tokens.
-NANO_FROM ?= nano
-MULTI_STEPS ?= 56
-MONO_STEPS ?= 170
+# What it continues: a model. $(NANO)/start is SmolLM2 with the control tokens, $(NANO)/version-0 what was inside before.
+NANO_FROM ?= $(NANO)/version-0
+MULTI_STEPS ?= 60
+MONO_STEPS ?= 147
+FILL_STEPS ?= 280
 # One process a core learns faster than two threads of one.
 RANKS ?= 2
 TRAIN = $(BIN)/torchrun --nproc-per-node $(RANKS) -m codegen25 train
-# Rows of the embedding that SmolLM2 did not have; what is cut out, and that all of a span is learned.
-NANO_FLAGS := --new-rows 49152 --new-rows-factor 2 --infill-rate 0.9 \
-	--mixture suffix_first=0.4,dense=0.45,anchored=0.15 --prefix-loss --rate 2.5e-4 --warmup 10
+# Rows of the embedding that SmolLM2 did not have, and that all of a span is learned.
+NANO_FLAGS := --documents-per-step 14 --new-rows 49152 --new-rows-factor 2 --prefix-loss --warmup 10
+# What is cut out, and whether the text around it is learned: first to know the code, then to fill what is missing.
+KNOW := --infill-rate 0.7 --mixture suffix_first=0.3,anchored=0.7 --rate 1e-4 --decay 0
+FILL := --infill-rate 0.8 --mixture anchored=0.85,line=0.15 --no-context-loss --rate 1e-4 --decay 210 --seed 1
 
 ## nano: make the embedded model again (hours; fetches its sources)
 nano: $(NANO)/single-line/scores.json $(NANO)/likelihood.json
@@ -120,16 +123,24 @@ $(NANO)/heldout.jsonl: $(NANO)/corpus/corpus.json
 $(NANO)/multi.jsonl $(NANO)/mono.jsonl: $(NANO)/%.jsonl: $(NANO)/corpus/corpus.json
 	$(BIN)/python -m codegen25.train documents --corpus $(<D) --course $* --out $@
 
-# Two courses, of all languages and of Python. Interrupted, each goes on from its newest checkpoint.
-$(NANO)/multi/model: $(NANO)/multi.jsonl
-	$(TRAIN) --data $< --init $(NANO_FROM) --stage multi --out $(@D) --steps $(MULTI_STEPS) --decay 0 \
-		--documents-per-step 6 $(NANO_FLAGS)
+# Out of the history of this repository.
+$(NANO)/version-0:
+	mkdir -p $@.part
+	git archive $$(git log --diff-filter=A --format=%H -1 -- codegen25/models/nano/model.safetensors) codegen25/models/nano \
+		| tar --extract --strip-components=3 --directory $@.part
+	mv $@.part $@
+
+# Three courses, of all languages and twice of Python. Interrupted, each goes on from its newest checkpoint.
+$(NANO)/multi/model: $(NANO)/multi.jsonl $(filter $(NANO)/%,$(NANO_FROM))
+	$(TRAIN) --data $< --init $(NANO_FROM) --stage multi --out $(@D) --steps $(MULTI_STEPS) $(NANO_FLAGS) $(KNOW)
 
 $(NANO)/mono/model: $(NANO)/mono.jsonl $(NANO)/multi/model
-	$(TRAIN) --data $< --init $(NANO)/multi/model --stage mono --out $(@D) --steps $(MONO_STEPS) --decay 45 \
-		--documents-per-step 14 $(NANO_FLAGS)
+	$(TRAIN) --data $< --init $(NANO)/multi/model --stage mono --out $(@D) --steps $(MONO_STEPS) $(NANO_FLAGS) $(KNOW)
 
-$(NANO)/quantized: $(NANO)/mono/model
+$(NANO)/fill/model: $(NANO)/mono.jsonl $(NANO)/mono/model
+	$(TRAIN) --data $< --init $(NANO)/mono/model --stage mono --out $(@D) --steps $(FILL_STEPS) $(NANO_FLAGS) $(FILL)
+
+$(NANO)/quantized: $(NANO)/fill/model
 	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/mono.jsonl --out $@
 
 $(NANO)/single-line/scores.json: $(NANO)/quantized
@@ -139,8 +150,9 @@ $(NANO)/likelihood.json: $(NANO)/quantized $(NANO)/heldout.jsonl
 	$(CODEGEN25) eval perplexity $(NANO)/heldout.jsonl --model $< --files 40 --characters 3000 --spans --json >$@.part
 	mv $@.part $@
 
-# What helps: nano goes on for so many tokens of Python with the flags of the recipe, and with one thing changed in each.
+# What helps: a model goes on for so many tokens of Python with these flags, and with one thing changed in each.
 ABLATION_TOKENS ?= 60k
+ABLATION_FLAGS := --infill-rate 0.9 --mixture suffix_first=0.4,dense=0.45,anchored=0.15 --rate 2.5e-4 --warmup 3
 ABLATION_base :=
 ABLATION_spans-alone := --no-prefix-loss
 ABLATION_no-context := --no-context-loss
@@ -153,15 +165,15 @@ ABLATION_muon := --optimizer muon
 ABLATION_gentle := --rate 1e-4
 ABLATION_no-decay := --decay 0
 ABLATION_gentle-four-bits := --rate 1e-4 --bits 4
-ABLATIONS := $(patsubst ABLATION_%,%,$(filter-out ABLATION_TOKENS,$(filter ABLATION_%,$(.VARIABLES))))
+ABLATIONS := $(patsubst ABLATION_%,%,$(filter-out ABLATION_TOKENS ABLATION_FLAGS,$(filter ABLATION_%,$(.VARIABLES))))
 
 ## ablation: what each part of the recipe brings (about five minutes for each; docs/results.md has the table)
 ablation: $(ABLATIONS:%=$(NANO)/ablation/%/likelihood.json) $(ABLATIONS:%=$(NANO)/ablation/%/single-line/scores.json)
 
 .PRECIOUS: $(NANO)/ablation/%/model
-$(NANO)/ablation/%/model: $(NANO)/mono.jsonl
-	$(TRAIN) --data $< --init $(NANO_FROM) --stage mono --out $(@D) --tokens $(ABLATION_TOKENS) \
-		--documents-per-step 14 $(NANO_FLAGS) --warmup 3 $(ABLATION_$*)
+$(NANO)/ablation/%/model: $(NANO)/mono.jsonl $(filter $(NANO)/%,$(NANO_FROM))
+	$(TRAIN) --data $< --init $(NANO_FROM) --stage mono --out $(@D) --tokens $(ABLATION_TOKENS) $(NANO_FLAGS) \
+		$(ABLATION_FLAGS) $(ABLATION_$*)
 
 $(NANO)/ablation/%/single-line/scores.json: $(NANO)/ablation/%/model
 	$(CODEGEN25) eval infilling --model $< --tasks 100 --out $(@D)
