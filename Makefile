@@ -85,7 +85,8 @@ $(VENV)/.dev: pyproject.toml $(NATIVE) $(VENV)/.torch
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.run
 
-# The recipe of the embedded model, from its sources to its scores. Each step keeps what it made in $(NANO).
+# The recipe of the next embedded model, from its sources to its scores (docs/log.md says how far it came; that of version
+# 0 is in the history, at the commit that brought it). Each step keeps what it made in $(NANO).
 NANO ?= runs/nano
 # What it continues: a model. $(NANO)/start is SmolLM2 with the control tokens, $(NANO)/version-0 what was inside before.
 NANO_FROM ?= $(NANO)/version-0
@@ -101,7 +102,7 @@ NANO_FLAGS := --documents-per-step 14 --new-rows 49152 --new-rows-factor 2 --pre
 KNOW := --infill-rate 0.7 --mixture suffix_first=0.3,anchored=0.7 --rate 1e-4 --decay 0
 FILL := --infill-rate 0.8 --mixture anchored=0.85,line=0.15 --no-context-loss --rate 1e-4 --decay 210 --seed 1
 
-## nano: make the embedded model again (hours; fetches its sources)
+## nano: train the next version of the embedded model (hours; fetches its sources)
 nano: $(NANO)/single-line/scores.json $(NANO)/likelihood.json
 	@printf '%s\n' '$(NANO)/quantized is the model; copy it to codegen25/models/nano beside its README.md.'
 
@@ -140,7 +141,11 @@ $(NANO)/mono/model: $(NANO)/mono.jsonl $(NANO)/multi/model
 $(NANO)/fill/model: $(NANO)/mono.jsonl $(NANO)/mono/model
 	$(TRAIN) --data $< --init $(NANO)/mono/model --stage mono --out $(@D) --steps $(FILL_STEPS) $(NANO_FLAGS) $(FILL)
 
-$(NANO)/quantized: $(NANO)/fill/model
+# What the text around holes teaches and what the spans alone teach adds up.
+$(NANO)/mean: $(NANO)/fill/model
+	$(BIN)/python -m codegen25.train blend --start $(NANO)/mono/model --trained $< --new-rows 49152 --out $@
+
+$(NANO)/quantized: $(NANO)/mean
 	$(BIN)/python -m codegen25.model.quantize $< --bits 4 --calibrate $(NANO)/mono.jsonl --out $@
 
 $(NANO)/single-line/scores.json: $(NANO)/quantized
