@@ -97,10 +97,10 @@ FILL_STEPS ?= 280
 RANKS ?= 2
 TRAIN = $(BIN)/torchrun --nproc-per-node $(RANKS) -m codegen25 train
 # Rows of the embedding that SmolLM2 did not have, and that all of a span is learned.
-NANO_FLAGS := --documents-per-step 14 --new-rows 49152 --new-rows-factor 2 --prefix-loss --warmup 10
+NANO_FLAGS := --documents-per-step 14 --new-rows 49152 --new-rows-factor 2 --prefix-loss --rate 1e-4 --warmup 10
 # What is cut out, and whether the text around it is learned: first to know the code, then to fill what is missing.
-KNOW := --infill-rate 0.7 --mixture suffix_first=0.3,anchored=0.7 --rate 1e-4 --decay 0
-FILL := --infill-rate 0.8 --mixture anchored=0.85,line=0.15 --no-context-loss --rate 1e-4 --decay 210 --seed 1
+KNOW := --infill-rate 0.7 --mixture suffix_first=0.3,anchored=0.7 --decay 0
+FILL := --infill-rate 0.8 --mixture anchored=0.85,line=0.15 --no-context-loss --decay 210 --seed 1
 
 ## nano: train the next version of the embedded model (hours; fetches its sources)
 nano: $(NANO)/single-line/scores.json $(NANO)/likelihood.json
@@ -124,8 +124,9 @@ $(NANO)/heldout.jsonl: $(NANO)/corpus/corpus.json
 $(NANO)/multi.jsonl $(NANO)/mono.jsonl: $(NANO)/%.jsonl: $(NANO)/corpus/corpus.json
 	$(BIN)/python -m codegen25.train documents --corpus $(<D) --course $* --out $@
 
-# Out of the history of this repository.
+# Out of the history of this repository, which a shallow clone lacks.
 $(NANO)/version-0:
+	test "$$(git rev-parse --is-shallow-repository)" = false
 	mkdir -p $@.part
 	git archive $$(git log --diff-filter=A --format=%H -1 -- codegen25/models/nano/model.safetensors) codegen25/models/nano \
 		| tar --extract --strip-components=3 --directory $@.part

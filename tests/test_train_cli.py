@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from training import one_thread
 
 from codegen25.cli import main
 from codegen25.complete import load
@@ -21,13 +22,7 @@ from codegen25.train.guard import LOSS_MARGIN, PATIENCE, SEEN, Guard
 from codegen25.train.probe import training_flops
 from codegen25.train.record import BUSY
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+__all__ = ["one_thread"]
 
 
 @pytest.fixture

@@ -314,11 +314,9 @@ def export(model: str, lines: int, prompts: int, tokens: int, vllm: Path | None,
       codegen25 bench export --json > export.json
       codegen25 bench export --prompts 20 --vllm ~/vllm/bin/vllm
     """
-    with needs_extra("torch", "bench export"):
-        from codegen25.bench import export as benchmark
-
     options = _options(**shared)
-    _show(as_json, options, benchmark.run(options, model, lines, prompts, tokens, vllm))
+    asked = {"model": model, "line_count": lines, "prompt_count": prompts, "tokens": tokens, "vllm": vllm}
+    _show(as_json, options, _figures("export", "torch", options, **asked))
 
 
 def _figures(name: str, extra: str, options: Options, **arguments: Any) -> Iterable[Figure]:

@@ -53,9 +53,14 @@ def _attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, lengths: list[list[i
 _eager: Callable[..., Tensor] = torch.compiler.disable(_attend)  # type: ignore[no-untyped-call]
 
 
+def goes_by_document(device: torch.device) -> bool:
+    """Whether that is the quicker of the two there: on a GPU many small calls take longer than the mask."""
+    return device.type == "cpu"
+
+
 def packed(document_BT: Tensor) -> Attend:
-    """The quicker of the two where the tensors are: on a GPU many small calls take longer than the mask."""
-    return ByDocument(document_BT) if document_BT.device.type == "cpu" else Packed(document_BT)
+    """The quicker of the two where the tensors are."""
+    return ByDocument(document_BT) if goes_by_document(document_BT.device) else Packed(document_BT)
 
 
 def blockwise(q_HnK: Tensor, k_GnK: Tensor, v_GnK: Tensor) -> Tensor:

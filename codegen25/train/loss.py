@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from codegen25.model.llama import Llama
-from codegen25.train.attention import packed
+from codegen25.train.attention import goes_by_document, packed
 from codegen25.train.batches import Batch
 from codegen25.train.memory import chunk_of
 
@@ -69,7 +69,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The sum of -log p over the batch's targets, fp32, in nats. Only states that predict reach the head."""
-        if batch.tokens.device.type == "cpu":  # where attention goes by document, and rows are only padding
+        if goes_by_document(batch.tokens.device):  # what rows are for then is padding alone
             batch = batch.unpadded()
         x_BTD = self.model.hidden(batch.tokens, batch.positions, packed(batch.document))
         wanted = batch.targets >= 0
