@@ -112,7 +112,8 @@ def train(as_json: bool, tensorboard: bool, adapt: Path | None, **flags: Any) ->
     from codegen25.train.job import Job, run
     from codegen25.train.live import print_live
 
-    made = run(Job(tensorboard=tensorboard, **_fields(flags)), print_live)
+    with needs_extra("data", "a corpus"):
+        made = run(Job(tensorboard=tensorboard, **_fields(flags)), print_live)
     if int(os.environ.get("RANK", "0")):
         return
     if as_json:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import small_corpus
 import tiny
 import torch
 from safetensors.torch import load_file
@@ -49,6 +51,17 @@ def arguments(*flags: str, **options: str | None) -> list[str]:
 
 def log() -> list[dict[str, object]]:
     return [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+
+
+def test_a_corpus_without_what_reads_it(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_corpus.write_corpus(here / "corpus", {"train": [[small_corpus.document("x = 1\n")]]})
+    monkeypatch.delitem(sys.modules, "codegen25.data.corpus", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(arguments(data="corpus")) == 1
+    assert capsys.readouterr().err.endswith("error: a corpus needs pyarrow; pip install 'codegen25[data]'\n")
+    assert not (here / "run" / "log.jsonl").exists()
 
 
 def test_from_texts_to_a_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
