@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codegen25.errors import UsageError, say
+from codegen25.errors import UsageError, needs_extra, say
 from codegen25.options import flags, json_option, loading, model_option
-from codegen25.terminal import Answers, lines, needs_extra, note_unfinished, to_json, write, write_json, write_table
+from codegen25.terminal import Answers, lines, note_unfinished, to_json, write, write_json, write_table
 
 if TYPE_CHECKING:
     from codegen25.attribute.inline import Inline

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codegen25.errors import CodegenError, UsageError, say
-from codegen25.terminal import Bars, needs_extra, write, write_json
+from codegen25.errors import CodegenError, UsageError, needs_extra, say
+from codegen25.terminal import Bars, write, write_json
 
 if TYPE_CHECKING:
     from codegen25.data.corpus import Corpus

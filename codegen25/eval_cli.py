@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen25 import __version__
-from codegen25.errors import CodegenError, UsageError, say
+from codegen25.errors import CodegenError, UsageError, needs_extra, say
 from codegen25.options import flags, json_option, loading
-from codegen25.terminal import Bars, lines, needs_extra, write, write_json
+from codegen25.terminal import Bars, lines, write, write_json
 
 if TYPE_CHECKING:
     from codegen25.evaluate.generate import Asking, Engine

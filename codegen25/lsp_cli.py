@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from codegen25.errors import needs_extra
 from codegen25.options import attribution_options, loading, model_option
-from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
     from codegen25.complete import Model

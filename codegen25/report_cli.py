@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen25.config import SHAPES
-from codegen25.errors import UsageError, say
-from codegen25.terminal import count, needs_extra, write, write_json
+from codegen25.errors import UsageError, needs_extra, say
+from codegen25.terminal import count, write, write_json
 
 if TYPE_CHECKING:
     from codegen25.train.accelerators import Cluster

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codegen25.errors import CodegenError, say
+from codegen25.errors import CodegenError, needs_extra, say
 from codegen25.options import attribution_options, flags, loading, model_option
-from codegen25.terminal import needs_extra
 
 if TYPE_CHECKING:
     from codegen25.complete import Model

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,17 +17,6 @@ if TYPE_CHECKING:
     from codegen25.tokenizer import Tokenizer
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
-
-
-@contextmanager
-def needs_extra(extra: str, what: str = "this") -> Iterator[None]:
-    """Around what imports the packages of an extra: one that is not installed is one line that says how to get it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("codegen25"):
-            raise
-        raise CodegenError(f"{what} needs {error.name}; pip install 'codegen25[{extra}]'") from error
 
 
 def lines(anchor: str) -> int | None:

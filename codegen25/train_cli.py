@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from codegen25.config import SHAPES
-from codegen25.errors import CodegenError, UsageError, say
-from codegen25.terminal import count, needs_extra, write, write_json
+from codegen25.errors import CodegenError, UsageError, needs_extra, say
+from codegen25.terminal import count, write, write_json
 
 FOLDER = click.Path(path_type=Path)
 # Read by PyTorch when it is loaded: huge pages help the products with the vocabulary.
@@ -112,8 +112,7 @@ def train(as_json: bool, tensorboard: bool, adapt: Path | None, **flags: Any) ->
     from codegen25.train.job import Job, run
     from codegen25.train.live import print_live
 
-    with needs_extra("data", "a corpus"):
-        made = run(Job(tensorboard=tensorboard, **_fields(flags)), print_live)
+    made = run(Job(tensorboard=tensorboard, **_fields(flags)), print_live)
     if int(os.environ.get("RANK", "0")):
         return
     if as_json:

@@ -55,7 +55,7 @@ def test_bin_weights_without_torch_are_a_clear_error(completes: Path) -> None:
     assert re.search(r"CodegenError: \S+pytorch_model.bin: [^\n]*pip install 'codegen25\[torch\]'", run.stderr)
 
 
-def test_load_chooses_the_backend(completes: Path, tmp_path: Path) -> None:
+def test_load_chooses_the_backend(completes: Path) -> None:
     text = "def f(x):\n    return x\n"
     notices: list[str] = []
     ours, theirs = (codegen25.load(str(completes), dtype=dtype, notice=notices.append) for dtype in (None, "float32"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from edits import edit_config, edit_tensors
 from publisher_folder import random_llama, write_publisher_folder
 from safetensors.torch import load_file, save_file
 
@@ -46,18 +47,6 @@ def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
 def folder(tmp_path: Path) -> Path:
     save_llama(random_llama(SMALL), tmp_path / "model", dtype="float32")
     return tmp_path / "model"
-
-
-def edit_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    state = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
-    edit(state)
-    (folder / "model.safetensors").unlink()
-    save_file(state, folder / "model.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------------------- formats

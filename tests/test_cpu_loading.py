@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny_gguf
 import torch
+from edits import edit_config, edit_tensors
 from numpy.typing import NDArray
 from publisher_folder import random_llama, write_publisher_folder
 from safetensors.torch import load_file, save_file
@@ -317,20 +318,9 @@ def test_a_limit_that_cannot_be_foreseen(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- damage
 
 
-def edit_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def edit_plan(folder: Path, **modules: Any) -> None:
     plan = json.loads((folder / "config.json").read_text())["quantization_config"]
     edit_config(folder, quantization_config=plan | {"modules": plan["modules"] | modules})
-
-
-def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    state = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
-    edit(state)
-    save_file(state, folder / "model.safetensors")
 
 
 def refused(path: Path, *parts: str, **options: Any) -> None:

@@ -7,11 +7,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from edits import edit_config, edit_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from publisher_folder import random_llama, write_publisher_folder
@@ -150,17 +150,6 @@ def test_a_tied_folder_that_also_holds_the_head(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- damage
-
-
-def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    state = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
-    edit(state)
-    save_file(state, folder / "model.safetensors")
-
-
-def edit_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 NORM = "model.layers.1.input_layernorm.weight"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edits import edit_config
 from publisher_folder import INSTRUCT, TOKENIZER_CONFIG, write_publisher_folder
 
 from codegen25.config import read_config
@@ -59,8 +60,7 @@ def test_what_others_chose_is_left_alone(tmp_path: Path) -> None:
     fixed, lines = notices_of(folder)
     assert fixed["eos_token_id"] == [50256, 50318] and len(lines) == 1
     # The same numbers beside a tokenizer.json of its own are that tokenizer's business.
-    config = folder / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | INSTRUCT))
+    edit_config(folder, **INSTRUCT)
     (folder / "tokenizer.json").write_text("{}")
     fixed, lines = notices_of(folder)
     assert [fixed[key] for key in INSTRUCT] == [1, 2, 0] and not lines

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from edits import edit_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from publisher_folder import random_llama
 from safetensors.numpy import load_file as load_numpy
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from codegen25.config import ModelConfig
 from codegen25.errors import CodegenError, UsageError
@@ -54,13 +55,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quantized(source: Path, tmp_path: Path) -> Path:
     quantize(source, tmp_path / "q", bits=4, notice=quiet)
     return tmp_path / "q"
-
-
-def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    state = load_file(folder / "model.safetensors")
-    edit(state)
-    (folder / "model.safetensors").unlink()
-    save_file(state, folder / "model.safetensors")
 
 
 def edit_plan(folder: Path, **changes: Any) -> None:

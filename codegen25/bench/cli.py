@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from codegen25.errors import UsageError, say
-from codegen25.terminal import needs_extra
+from codegen25.errors import UsageError, needs_extra, say
 
 if TYPE_CHECKING:
     from codegen25.bench.figures import Figure, Options

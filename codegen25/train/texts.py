@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from codegen25.errors import CodegenError
+from codegen25.errors import CodegenError, needs_extra
 from codegen25.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class CorpusTexts:
         Raises CodegenError when the folder is no finished corpus, a shard is not whole, it was built with another
         vocabulary than the tokenizer's, or nothing is left to learn from.
         """
-        from codegen25.data.corpus import Corpus
+        with needs_extra("data", "a corpus"):
+            from codegen25.data.corpus import Corpus
         from codegen25.model.vocabulary import vocabulary_of
 
         self._corpus, self._tokenizer, self._split = Corpus(folder), tokenizer, split
