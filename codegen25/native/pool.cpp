@@ -98,9 +98,12 @@ void Pool::wait(int tasks, int own, Clock::duration took) {
 
 void Pool::serve() {
     uint64_t seen = 0;
-    while (!stop_.load(std::memory_order_relaxed)) {
+    while (true) {
         while (work(seen)) {
         }
+        // Asked behind `seen`: the destructor sets it before its change of the state, which is the last. Asked before,
+        // that change could be taken for seen, and another waited for.
+        if (stop_.load(std::memory_order_relaxed)) return;
         const auto changed = [&] { return state_.load(std::memory_order_acquire) != seen; };
         if (spin(kSpin, changed)) continue;
         sleepers_.fetch_add(1);
