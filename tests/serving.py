@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,10 +54,10 @@ class Reply:
 
 
 class Running:
-    """A server that is up. `service` belongs to its thread."""
+    """A server that is up. `service` belongs to its thread, and `requests` are those that it has not done with."""
 
-    def __init__(self, service: Service, port: int) -> None:
-        self.service, self.port = service, port
+    def __init__(self, service: Service, port: int, requests: Collection[object] = ()) -> None:
+        self.service, self.port, self.requests = service, port, requests
         self.url = f"http://127.0.0.1:{port}"
 
     def connect(self) -> http.client.HTTPConnection:
@@ -76,14 +76,19 @@ class Running:
             connection.close()
 
     def idle(self) -> bool:
-        """Whether no answer is under way any more; waits a while for it."""
+        """Whether no answer is under way any more, and every request in the log; waits a while for it."""
         for _ in range(400):
             served = self.service.served.answering
             is_active = isinstance(served.model, Model) and served.model.scheduler.active
-            if not served.runner.busy and not is_active:
+            if not served.runner.busy and not is_active and not self.requests:
                 return True
             time.sleep(0.025)
         return False
+
+    def metrics(self) -> str:
+        """Its figures, with every request in them."""
+        assert self.idle()
+        return self.ask("/metrics").body.decode()
 
 
 @contextmanager
@@ -114,7 +119,7 @@ def serving(
         while not (server.started and made and made[0].ready):
             assert thread.is_alive()
             time.sleep(0.01)
-        yield Running(made[0], sock.getsockname()[1])
+        yield Running(made[0], sock.getsockname()[1], server.server_state.tasks)
     finally:
         server.should_exit = True
         thread.join()

@@ -261,7 +261,7 @@ def test_an_answer_that_cannot_go_on_says_so_in_the_dialects_form_and_is_counted
                 assert len(text.encode()) < 10
                 assert spans is not None and len(spans) == 1 and spans[0]["end"] == len(text)
                 assert end == ("content_filter" if name != "tabby" else None), name
-        metrics = server.ask("/metrics").body.decode()
+        metrics = server.metrics()
     assert "codegen25_filtered_answers_total 15.0" in metrics and "codegen25_attributed_answers_total 15.0" in metrics
     assert "codegen25_forbidden_tokens_total 135.0" in metrics
 

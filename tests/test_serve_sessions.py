@@ -108,7 +108,7 @@ def test_typing_along_a_suggestion_asks_for_nothing() -> None:
         other = server.ask("/infill", body | {"prompt": whole[:2], "temperature": 0.5}).json
         assert other["tokens_evaluated"] > 0  # sampled: not the same each time
         assert server.ask("/infill", body | {"prompt": "~"}).json["tokens_evaluated"] > 0  # not along it
-        assert f"codegen25_typed_along_total {len(whole)}.0" in server.ask("/metrics").body.decode()
+        assert f"codegen25_typed_along_total {len(whole)}.0" in server.metrics()
 
 
 def test_more_patience_is_another_question() -> None:
