@@ -4,6 +4,9 @@ A causal model says how likely an answer is behind the prefix, and how likely th
 their product is, up to a factor that all answers share, how likely the answer is with text on both sides. So a model
 that continues better than it fills can fill as well as it continues, and where an answer ends is part of the question:
 each place where the suffix might go on is a candidate of its own.
+
+Of Python the rules of the language are asked too (`scopes.py`): answers begin with what the texts around them need, and
+one that leaves more faults in the file is not chosen before one that leaves fewer.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Unpack
 
-from codegen25 import infill
+from codegen25 import infill, scopes
 from codegen25.complete import ANCHOR_LINES, Model, Options
 from codegen25.engine.sampling import Sampling, log_softmax
 from codegen25.errors import UsageError
@@ -28,41 +32,57 @@ ENDS, TOGETHER = 8, 16
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer, and the log-likelihood in nats of it and of what follows it, behind the prefix."""
+    """An answer, and the log-likelihood in nats of it and of what follows it, behind the prefix.
+
+    `faults`: what Python's rules hold against the whole text with it, 0 in other languages.
+    """
 
     text: str
     logprob: float
+    faults: float = 0
 
 
 def infill_chosen(
-    model: Model, prefix: str, suffix: str, count: int, *, anchor: int | None = ANCHOR_LINES, **options: Unpack[Options]
-) -> list[Candidate]:
+    model: Model, prefix: str, suffix: str, count: int, *, anchor: int | None = ANCHOR_LINES, python: bool = False,
+    **options: Unpack[Options],
+) -> list[Candidate]:  # fmt: skip
     """Candidates for the text between `prefix` and `suffix`, the best first, from `count` answers.
 
     The likeliest answers of three ways to ask (anchored, anchored at the beginning, left to right) are among these, the
-    others are drawn, half anchored and half left to right; a `sampling` that draws is used for them. Raises
+    others are drawn, half anchored and half left to right; a `sampling` that draws is used for them. With `python`,
+    half of these begin as the texts need it, where that is known, and the fewest faults come before likelihood. Raises
     `UsageError` when `count` is below 2.
     """
     if count < 2:
         raise UsageError(f"{count} answers leave nothing to choose from; ask for 2 or more")
-    answers = _answers(model, prefix, suffix, count, anchor, options)
+    begun = scopes.beginnings(prefix, suffix) if python else []
+    answers = _answers(model, prefix, suffix, count, begun, anchor, options)
     texts = list(dict.fromkeys(end for answer in answers for end in ends(answer, prefix, suffix)))
     scores = judged(model, prefix, texts, suffix, options.get("max_tokens", 128))
-    return sorted(map(Candidate, texts, scores), key=lambda candidate: -candidate.logprob)
+    faults = [scopes.faults(prefix + text + suffix) if python else 0.0 for text in texts]
+    found = map(Candidate, texts, scores, faults)
+    return sorted(found, key=lambda candidate: (candidate.faults, -candidate.logprob))
 
 
-def _answers(model: Model, prefix: str, suffix: str, count: int, anchor: int | None, options: Options) -> Iterator[str]:
+def _answers(
+    model: Model, prefix: str, suffix: str, count: int, begun: Sequence[str], anchor: int | None, options: Options
+) -> Iterator[str]:
     given = options.get("sampling", DRAWN)
     drawn = given if given.temperature else replace(DRAWN, seed=given.seed)
     likeliest: Options = {**options, "sampling": Sampling(), "on_text": None}
     others: Options = {**options, "sampling": drawn, "on_text": None}
     more = max(0, count - 3)
+    needed = list(islice(cycle(begun), (more + 1) // 2))
+    more -= len(needed)
     yield model.infill(prefix, suffix, anchor=anchor, **likeliest).text
     yield model.complete(prefix, **likeliest).text
     if count > 2:
         yield model.infill(prefix, suffix, anchor=None, **likeliest).text
     filled = model.infill_batch([(prefix, suffix)] * (more - more // 2), anchor=anchor, **others)
     yield from (one.text for one in [*filled, *model.complete_batch([prefix] * (more // 2), **others)])
+    for some, how in ((needed[: len(begun)], likeliest), (needed[len(begun) :], others)):
+        filled = model.infill_batch([(prefix + start, suffix) for start in some], anchor=anchor, **how)
+        yield from (start + one.text for start, one in zip(some, filled, strict=True))
 
 
 def ends(answer: str, prefix: str, suffix: str) -> list[str]:

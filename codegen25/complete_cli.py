@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ANCHOR = "8"  # as in complete.py, which is too slow to import for a help text
 FOLDER = click.Path(path_type=Path)
+PYTHON = (".py", ".pyi")  # files in which --choose asks Python's rules
 
 
 # --------------------------------------------------------------------------------------------------------- shared flags
@@ -202,7 +203,8 @@ def infill(
     is untouched if anything goes wrong.
 
     --choose takes longer and is right more often: answers are drawn, and the one is taken, and ended there, where what
-    follows the cursor follows best. For one cursor.
+    follows the cursor follows best. In Python, answers bind the names that FILE lacks, and one that leaves FILE with
+    fewer syntax errors and unbound names comes first. For one cursor.
 
     \b
     Examples:
@@ -236,7 +238,9 @@ def infill(
     if choose is None:
         completions = loaded.infill_holes(parts, anchor=anchored, **options)
     else:
-        completions = [_best(loaded, parts, choose, anchored, logprobs, options)]
+        if logprobs:
+            raise UsageError("--choose judges whole answers; leave --logprobs out")
+        completions = [_best(loaded, parts, choose, anchored, file.suffix in PYTHON, options)]
         if on_text:
             on_text(0, completions[0].text)
     if completions[0].trimmed:
@@ -262,7 +266,7 @@ def infill(
 
 
 def _best(
-    model: Model, parts: Sequence[str], count: int, anchor: int | None, logprobs: bool, options: Options
+    model: Model, parts: Sequence[str], count: int, anchor: int | None, python: bool, options: Options
 ) -> Completion:
     """The best of several answers to one hole."""
     from codegen25.choose import infill_chosen
@@ -270,10 +274,8 @@ def _best(
 
     if len(parts) != 2:
         raise UsageError("--choose is for one cursor; leave it out, or all --at but one")
-    if logprobs:
-        raise UsageError("--choose judges whole answers; leave --logprobs out")
     before, behind = parts
-    best, *_ = infill_chosen(model, before, behind, count, anchor=anchor, **options)
+    best, *_ = infill_chosen(model, before, behind, count, anchor=anchor, python=python, **options)
     return Completion(best.text, "stop", tuple(model.tokenizer.encode(best.text)), (), 0)
 
 

@@ -187,7 +187,7 @@ def _run(tasks: TaskSet, protocols: Sequence[str], out: Path | None, flags: dict
     if asking.n > 1 and sampling.temperature == 0:
         say(f"--temperature 0 is greedy, all {asking.n} samples of a task will be the same")
     engine, origin = _engine(flags, by_suffix=generate.SERVED in protocols)
-    choosing = {"choose": asking.choose} if generate.CHOSEN in protocols else {}
+    choosing = {"choose": asking.choose, "rules": "python"} if generate.CHOSEN in protocols else {}
     runs.claim(out, {"set": tasks.name, **origin, **_settings(asking), **choosing})
     columns = []
     with _bars(out) as progress:

@@ -18,6 +18,7 @@ from codegen25.complete import Model
 from codegen25.engine.sampling import Sampling, log_softmax
 from codegen25.engine.torch import TorchBackend
 from codegen25.errors import UsageError
+from codegen25.scopes import faults
 
 TEXT = st.text("ab (\n", max_size=12)
 
@@ -86,6 +87,16 @@ def test_the_best_comes_first_and_again(model: Model) -> None:
     assert np.isfinite([c.logprob for c in once]).all()
 
 
+def test_of_python_the_fewest_faults_come_first(model: Model) -> None:
+    before, behind = "def f(a):\n", "    return count\n"
+    plainly = infill_chosen(model, before, behind, 9, max_tokens=8)
+    found = infill_chosen(model, before, behind, 9, max_tokens=8, python=True)
+    assert [(c.faults, -c.logprob) for c in found] == sorted((c.faults, -c.logprob) for c in found)
+    assert all(c.faults == faults(before + c.text + behind) for c in found) and not any(c.faults for c in plainly)
+    assert sum(c.text.startswith("    count =") for c in found) > sum(c.text.startswith("    count =") for c in plainly)
+    assert infill_chosen(model, "f(", ")", 9, max_tokens=8, python=True), "nothing parses, and something is chosen"
+
+
 def test_a_seed_draws_others(model: Model) -> None:
     drawn = [
         {c.text for c in infill_chosen(model, "a", "b", 12, max_tokens=8, sampling=Sampling(temperature=2, seed=seed))}
@@ -109,3 +120,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.rstrip("\n") == hole["text"].rstrip("\n")
     assert main([*asked, "--at", "1"]) == 2
     assert "one cursor" in capsys.readouterr().err
+    assert main([*asked, "--logprobs"]) == 2
+    assert "--logprobs" in capsys.readouterr().err
+
+
+def test_the_command_binds_what_python_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, text = tmp_path / "f.py", "def mean(xs):\n    for x in xs:\n        total += x\n    return total / len(xs)\n"
+    file.write_text(text, encoding="utf-8")
+    assert main(["infill", str(file), "--at", "2:1", "--choose", "5", "--max-tokens", "8", "--apply"]) == 0
+    assert faults(text) == 1 and faults(file.read_text(encoding="utf-8")) == 0
+    assert "    total =" in capsys.readouterr().out

@@ -23,7 +23,7 @@ COMMANDS = ("attribute", "complete", "data", "eval", "lsp", "report", "serve", "
 # From the bottom up. A part may import parts of lower rows and itself; `SIDEWAYS` names the rest.
 ROWS: list[set[str]] = [
     {"errors", "_native"},
-    {"tokenizer", "infill", "chat", "config", "files", "data"},
+    {"tokenizer", "infill", "chat", "config", "files", "scopes", "data"},
     {"model", "engine"},
     {"complete"},
     {"editing", "choose"},

@@ -5,7 +5,7 @@
                     is one line, else as a completion does: the baseline of the two that follow
     plain           the hole stands at the cursor; ends where the model closes it
     anchored        the hole stands some lines before the cursor, which are handed back as the beginning of the span
-    chosen          the best of several answers by `choose.py`, which knows where it ends
+    chosen          the best of several answers by `choose.py`, which knows where it ends, and Python's rules
     served          a server is given the text on both sides, and asks its model as it likes
 
 The same functions ask our engine and other people's servers (`endpoint.py`).
@@ -126,8 +126,8 @@ def _chosen(engine: Engine, prefix: str, suffix: str, asking: Asking) -> Complet
     if not isinstance(engine, Model):
         raise UsageError(f"{CHOSEN}: asks how likely texts are, which endpoints do not tell; name a --model")
     best, *_ = infill_chosen(
-        engine, prefix, suffix, asking.choose, anchor=asking.anchor_lines, max_tokens=asking.max_tokens,
-        sampling=asking.sampling,
+        engine, prefix, suffix, asking.choose, anchor=asking.anchor_lines, python=True,
+        max_tokens=asking.max_tokens, sampling=asking.sampling,
     )  # fmt: skip
     return Completion(best.text, "stop", (), (), 0)
 

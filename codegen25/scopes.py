@@ -1,0 +1,130 @@
+"""What Python's own rules say of a text with a hole: what is wrong with an answer, and how the answer might begin.
+
+A compiler knows two things that a small language model is unsure of: whether a text parses, and which of its names
+nothing binds. Names are resolved by pyflakes, in the order of the text: a variable that is read above the line that
+sets it is unbound as well. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import symtable
+import sys
+import warnings
+
+from pyflakes import messages
+from pyflakes.checker import Checker
+
+# Names that one line is thought to bind together, as in `for key, value in`.
+TOGETHER = 3
+_UNBOUND = (messages.UndefinedName, messages.UndefinedLocal)
+# What parses, and is refused all the same.
+_OUTSIDE_FUNCTION = (messages.ReturnOutsideFunction, messages.YieldOutsideFunction)
+_MISPLACED = (*_OUTSIDE_FUNCTION, messages.BreakOutsideLoop, messages.ContinueOutsideLoop)
+_OPENS = re.compile(r":\s*(?:#.*)?$")
+
+
+def faults(text: str) -> float:
+    """What speaks against a text as Python: uses of names that nothing binds, a `return` or `break` that is nowhere.
+
+    Infinity where it does not parse. It is for comparing texts that differ in one place: what is wrong elsewhere counts
+    against all of them.
+    """
+    tree = _parsed(text)
+    return math.inf if tree is None else len(_found(tree, _UNBOUND + _MISPLACED))
+
+
+def beginnings(prefix: str, suffix: str) -> list[str]:
+    """How whole lines between two texts of Python might begin, by what the texts need; mostly nothing is known.
+
+    Names that are used and bound nowhere are to be bound: as a variable, by an import, or, where a deeper line follows
+    that only the hole can open, by a loop or a function. Other lines that open a block may be conditions as well.
+    """
+    line = prefix.rpartition("\n")[2]
+    if line.strip() or (suffix.partition("\n")[0].strip() and not _whole(prefix)):
+        return []
+    end = "\n" if _whole(prefix) else ""
+    for filler, needed in (("pass", _binding), ("if True:", _opening)):
+        indents = [""] if line else _indents(prefix, suffix, opens=filler != "pass")
+        trees = {indent: _parsed(prefix + indent + filler + end + suffix) for indent in indents}
+        if any(trees.values()):
+            return [indent + one for indent, tree in trees.items() if tree for one in needed(tree)]
+    return []
+
+
+def _whole(prefix: str) -> bool:
+    """Whether the hole begins a line, so that it has to end one."""
+    return prefix.endswith("\n") or not prefix
+
+
+def _indents(above: str, below: str, *, opens: bool) -> list[str]:
+    """Indents that a line between two texts may have: after the last line above, or as the next one where that is less.
+
+    One that `opens` a block for the next line stands where a line above stands, left of that one.
+    """
+    lines = [line for line in above.split("\n") if line.strip()]
+    last = lines[-1] if lines else ""
+    after = _blank(last) + ("\t" if _blank(last).startswith("\t") else "    ") * bool(_OPENS.search(last))
+    following = next((_blank(line) for line in below.split("\n") if line.strip()), after)
+    if opens:
+        left = (one for one in [after, *map(_blank, reversed(lines)), ""] if len(one) < len(following))
+        return [next(left, after)]
+    return [after, following] if after.startswith(following) and after != following else [after]
+
+
+def _blank(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _parsed(text: str) -> ast.Module | None:
+    """The tree of what keeps to the grammar and the rules of scopes; None for other texts.
+
+    Nothing is compiled: that writes every `finally` twice, and could take forever.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes and the like are no errors
+            tree = ast.parse(text)
+            symtable.symtable(text, "<source>", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree
+
+
+def _found(tree: ast.Module, kinds: tuple[type[messages.Message], ...]) -> list[messages.Message]:
+    """Messages of these kinds, in the order of the text; none of a tree that is too deep to be walked."""
+    try:
+        found = [message for message in Checker(tree).messages if isinstance(message, kinds)]
+    except RecursionError:
+        return []
+    return sorted(found, key=lambda message: (message.lineno, message.col))
+
+
+def _unbound(tree: ast.Module) -> list[str]:
+    """The names that are used and that nothing binds."""
+    return list(dict.fromkeys(str(message.message_args[0]) for message in _found(tree, _UNBOUND)))
+
+
+def _binding(tree: ast.Module) -> list[str]:
+    """Names that are unbound: as variables, or as modules where they are used like some of the standard library."""
+    names = _unbound(tree)[:TOGETHER]
+    owners = {
+        node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    modules = [f"import {name}" for name in names if name in owners & sys.stdlib_module_names]
+    return modules + [f"{name} =" for name in names] + [f"{', '.join(names)} ="] * (len(names) > 1)
+
+
+def _opening(tree: ast.Module) -> list[str]:
+    """A function where one is missed or what it returns is, a loop where names or a `break` want it, or a condition."""
+    wrong = _found(tree, _MISPLACED)
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    names = _unbound(tree)
+    functions = [f"def {name}(" for name in names if name in called][:TOGETHER]
+    if functions or "self" in names or any(isinstance(one, _OUTSIDE_FUNCTION) for one in wrong):
+        return [*functions, "def"]
+    if names:
+        return [f"for {', '.join(names[:TOGETHER])} in"]
+    return ["for", "while"] if wrong else ["if", "while", "for"]
