@@ -6,93 +6,33 @@ import errno
 import json
 import os
 import pickle
-import pty
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fetching import MONO, SHAPE, SHARDS, Serve, caches, constants, one_line, published, serve, silent
 from model_hub import ModelHub
-from publisher_folder import CONFIG, INSTRUCT, write_publisher_folder
+from publisher_folder import CONFIG, write_publisher_folder
 from safetensors.torch import load_file, save_file
 
-from codegen25.cli import main
 from codegen25.complete import find, load
 from codegen25.config import ModelConfig
-from codegen25.errors import CodegenError
 from codegen25.model import hub as hub_module
-from codegen25.model import resume, terms
+from codegen25.model import resume
 from codegen25.model.cached import WHOLE, fetched, origin, place
 from codegen25.model.folder import resolve
 from codegen25.model.hub import fetch, fetch_whole
 from codegen25.model.quantize import quantize
 from codegen25.model.weights import Folder, same
 
-constants = pytest.importorskip("huggingface_hub.constants")
-
-MONO, INSTRUCT_ID = "Salesforce/codegen25-7b-mono_P", "Salesforce/codegen25-7b-instruct_P"
-SHAPE = ModelConfig(51200, 64, 128, 2, 2, 2, 32, 2048)
-CARD = "---\nlicense: x\n---\n# CodeGen2.5\n\nA model.\n\n## License\n\nFor research only.\n\n## Citation\n\nNone.\n"
-TEMPLATE = "/{repo_id}/resolve/{revision}/{filename}"
-SHARDS = [f"model-{n:05}-of-00003.safetensors" for n in (1, 2, 3)]
-
-
-def silent(line: str) -> None:
-    pass
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The publisher's layout, three safetensors shards."""
-    folder = tmp_path_factory.mktemp("hub") / "mono"
-    write_publisher_folder(folder, bins=False, shape=SHAPE)
-    (folder / "README.md").write_text(CARD)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setattr(resume, "PAUSES", (0, 0))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-Serve = Callable[..., ModelHub]
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Puts a folder on a hub of this machine, which this process then asks."""
-    running = []
-
-    def start(folder: Path, name: str = MONO, license: str = "apache-2.0") -> ModelHub:
-        hub = ModelHub(folder, name, license)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + TEMPLATE)
-        context = hub.running()
-        context.__enter__()
-        running.append(context)
-        return hub
-
-    yield start
-    for context in running:
-        context.__exit__(None, None, None)
-
-
-def one_line(call: Callable[[], object], *parts: str) -> None:
-    with pytest.raises(CodegenError) as error:
-        call()
-    assert "\n" not in str(error.value)
-    for part in parts:
-        assert part in str(error.value)
+__all__ = ["caches", "published", "serve"]  # the fixtures
 
 
 def assert_same_model(one: Path, other: Path) -> None:
@@ -393,71 +333,3 @@ def test_pickles_that_are_not_tensors_are_refused(
     hub = serve(tmp_path / "m")
     one_line(lambda: fetch(MONO, 8, notice=silent), "truncated, corrupted or not a weight file")
     assert not (tmp_path / "ran-when-read").exists() and fetched(MONO) is None and hub.gets(shard.name)
-
-
-# ------------------------------------------------------------------------------------------------------------- licences
-
-
-@pytest.fixture
-def research(published: Path, serve: Serve, tmp_path: Path) -> ModelHub:
-    shutil.copytree(published, tmp_path / "instruct")
-    config = json.loads((published / "config.json").read_text())
-    (tmp_path / "instruct" / "config.json").write_text(json.dumps(config | INSTRUCT))
-    return serve(tmp_path / "instruct", INSTRUCT_ID, "cc-by-nc-4.0")
-
-
-def test_a_research_licence_is_shown_and_must_be_accepted(
-    research: ModelHub, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["fetch", INSTRUCT_ID]) == 1
-    said = capsys.readouterr().err
-    assert "For research only." in said and "research use only" in said and "Citation" not in said
-    assert said.splitlines()[-1].endswith(f"run `codegen25 fetch {INSTRUCT_ID} --accept-license`")
-    assert research.gets(SHARDS[0]) == [] and not terms._path().exists()
-    assert main(["fetch", INSTRUCT_ID, "--accept-license", "--json"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["folder"] == str(place(INSTRUCT_ID, 8)) and "For research only." in told.err
-    recorded = json.loads(terms._path().read_text())[INSTRUCT_ID]
-    assert recorded["license"] == "cc-by-nc-4.0" and recorded["accepted"][:2] == "20"
-    assert recorded["sha256"] == origin(place(INSTRUCT_ID, 8))["license_text_sha256"]
-    config = json.loads((place(INSTRUCT_ID, 8) / "config.json").read_text())
-    assert [config[f"{role}_token_id"] for role in ("bos", "eos", "pad")] == [50256] * 3
-    # Once: another form of it is fetched without a word about it.
-    assert main(["fetch", INSTRUCT_ID, "--bits", "4"]) == 0
-    assert "research use" not in capsys.readouterr().err
-
-
-def test_another_text_is_shown_again(research: ModelHub) -> None:
-    fetch(INSTRUCT_ID, 4, accept=True, notice=silent)
-    (research.folder / "LICENSE.txt").write_text("Not for you.")
-    del research.hashes
-    research.commit = "e" * 40
-    said: list[str] = []
-    one_line(lambda: fetch(INSTRUCT_ID, 4, notice=said.append), "--accept-license")
-    assert "  Not for you." in said and fetched(INSTRUCT_ID) == place(INSTRUCT_ID, 4), "what is accepted still runs"
-
-
-@pytest.mark.parametrize(
-    "answer, accepted", [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False), ("", False)]
-)
-def test_at_a_terminal_it_is_asked(
-    answer: str, accepted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, theirs = pty.openpty()
-    os.write(ours, answer.encode() or b"\x04")
-    with os.fdopen(theirs) as stdin, os.fdopen(os.dup(theirs), "w") as stderr:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        monkeypatch.setattr(sys, "stderr", stderr)
-        try:
-            terms.agree("a/b", "other", "Terms.", False, silent)
-        except CodegenError:
-            assert not accepted
-        else:
-            assert accepted and "sha256" in json.loads(terms._path().read_text())["a/b"]
-    os.close(ours)
-
-
-@pytest.mark.parametrize("license, is_open", [("apache-2.0", True), ("mit", True), ("", False), ("other", False)])
-def test_open_licences_ask_nothing(license: str, is_open: bool) -> None:
-    assert terms.is_open("owner/model", license) == is_open
-    assert not terms.is_open("Salesforce/codegen25-7b-instruct_P", license), "known to be for research only"
