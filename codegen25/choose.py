@@ -58,6 +58,7 @@ def infill_chosen(
     begun = scopes.beginnings(prefix, suffix) if python else []
     answers = _answers(model, prefix, suffix, count, begun, anchor, options)
     texts = list(dict.fromkeys(end for answer in answers for end in ends(answer, prefix, suffix)))
+    texts = [text for text in texts if text.strip()] or texts  # who asks misses something
     scores = judged(model, prefix, texts, suffix, options.get("max_tokens", 128))
     faults = [scopes.faults(prefix + text + suffix) if python else 0.0 for text in texts]
     found = map(Candidate, texts, scores, faults)

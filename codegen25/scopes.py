@@ -13,6 +13,7 @@ import re
 import symtable
 import sys
 import warnings
+from collections.abc import Mapping
 
 from pyflakes import messages
 from pyflakes.checker import Checker
@@ -23,6 +24,11 @@ _UNBOUND = (messages.UndefinedName, messages.UndefinedLocal)
 # What parses, and is refused all the same.
 _OUTSIDE_FUNCTION = (messages.ReturnOutsideFunction, messages.YieldOutsideFunction)
 _MISPLACED = (*_OUTSIDE_FUNCTION, messages.BreakOutsideLoop, messages.ContinueOutsideLoop)
+# How a line may open a block, and a line of that kind.
+_CLAUSES = {
+    "if": "if True:", "while": "while True:", "for": "for _ in ():", "except": "except:", "try:": "try:",
+    "def": "def _():",
+}  # fmt: skip
 _OPENS = re.compile(r":\s*(?:#.*)?$")
 
 
@@ -46,12 +52,16 @@ def beginnings(prefix: str, suffix: str) -> list[str]:
     if line.strip() or (suffix.partition("\n")[0].strip() and not _whole(prefix)):
         return []
     end = "\n" if _whole(prefix) else ""
-    for filler, needed in (("pass", _binding), ("if True:", _opening)):
-        indents = [""] if line else _indents(prefix, suffix, opens=filler != "pass")
-        trees = {indent: _parsed(prefix + indent + filler + end + suffix) for indent in indents}
-        if any(trees.values()):
-            return [indent + one for indent, tree in trees.items() if tree for one in needed(tree)]
-    return []
+
+    def trees(line: str, indents: list[str]) -> dict[str, ast.Module]:
+        tried = {indent: _parsed(prefix + indent + line + end + suffix) for indent in indents}
+        return {indent: tree for indent, tree in tried.items() if tree is not None}
+
+    if closed := trees("pass", [""] if line else _indents(prefix, suffix)):
+        return [indent + one for indent, tree in closed.items() for one in _binding(tree)]
+    outer = "" if line else _outer(prefix, suffix)
+    opened = {word: tree for word, clause in _CLAUSES.items() for tree in trees(clause, [outer]).values()}
+    return [outer + one for one in _opening(opened)]
 
 
 def _whole(prefix: str) -> bool:
@@ -59,19 +69,19 @@ def _whole(prefix: str) -> bool:
     return prefix.endswith("\n") or not prefix
 
 
-def _indents(above: str, below: str, *, opens: bool) -> list[str]:
-    """Indents that a line between two texts may have: after the last line above, or as the next one where that is less.
-
-    One that `opens` a block for the next line stands where a line above stands, left of that one.
-    """
-    lines = [line for line in above.split("\n") if line.strip()]
-    last = lines[-1] if lines else ""
+def _indents(above: str, below: str) -> list[str]:
+    """Indents of a line between two texts: what follows the last line above, and the next line's where that is less."""
+    last = next((line for line in reversed(above.split("\n")) if line.strip()), "")
     after = _blank(last) + ("\t" if _blank(last).startswith("\t") else "    ") * bool(_OPENS.search(last))
     following = next((_blank(line) for line in below.split("\n") if line.strip()), after)
-    if opens:
-        left = (one for one in [after, *map(_blank, reversed(lines)), ""] if len(one) < len(following))
-        return [next(left, after)]
     return [after, following] if after.startswith(following) and after != following else [after]
+
+
+def _outer(above: str, below: str) -> str:
+    """The indent of a line that opens the block of the next one: that of a line above which stands left of it."""
+    following = next((len(_blank(line)) for line in below.split("\n") if line.strip()), 0)
+    candidates = [*_indents(above, below)[:1], *(_blank(line) for line in reversed(above.split("\n")) if line.strip())]
+    return next((one for one in candidates if len(one) < following), "")
 
 
 def _blank(line: str) -> str:
@@ -117,14 +127,23 @@ def _binding(tree: ast.Module) -> list[str]:
     return modules + [f"{name} =" for name in names] + [f"{', '.join(names)} ="] * (len(names) > 1)
 
 
-def _opening(tree: ast.Module) -> list[str]:
-    """A function where one is missed or what it returns is, a loop where names or a `break` want it, or a condition."""
-    wrong = _found(tree, _MISPLACED)
+def _opening(trees: Mapping[str, ast.Module]) -> list[str]:
+    """A function where one is missed or what it returns is, a loop where names want one; else all that is possible.
+
+    `trees`: of the whole text, by the word that opens the block.
+    """
+    if not trees:
+        return []
+    tree = next(iter(trees.values()))
+    if "self" in _unbound(tree) or _found(tree, _OUTSIDE_FUNCTION):
+        tree = trees.get("def", tree)
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     names = _unbound(tree)
-    functions = [f"def {name}(" for name in names if name in called][:TOGETHER]
-    if functions or "self" in names or any(isinstance(one, _OUTSIDE_FUNCTION) for one in wrong):
-        return [*functions, "def"]
-    if names:
-        return [f"for {', '.join(names[:TOGETHER])} in"]
-    return ["for", "while"] if wrong else ["if", "while", "for"]
+    variables = [name for name in names if name not in called][:TOGETHER]
+    functions = [name for name in names if name in called][:TOGETHER]
+    if functions or tree is trees.get("def"):
+        known = [f"def {name}({', '.join(variables)}" for name in functions]
+        return list(dict.fromkeys([*known, *(f"def {name}(" for name in functions), "def"]))
+    if variables:
+        return [f"for {', '.join(variables)} in"]
+    return [word for word, tree in trees.items() if word != "def" and not _found(tree, _MISPLACED)]
