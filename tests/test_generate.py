@@ -130,6 +130,8 @@ def test_a_folder_is_of_one_run(tmp_path: Path) -> None:
 def test_weights_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"a")
     first = runs.weights(tmp_path)
+    (tmp_path / "README.md").write_text("# A card\n")
+    assert runs.weights(tmp_path) == first
     assert runs.weights(tmp_path / "model.safetensors") == first, "as for a GGUF file"
     (tmp_path / "model.safetensors").write_bytes(b"b")
     assert runs.weights(tmp_path) != first

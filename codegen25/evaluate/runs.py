@@ -41,10 +41,10 @@ def claim(folder: Path, asked: Mapping[str, Any]) -> None:
 
 
 def weights(model: Path) -> str:
-    """The SHA-256 of a model's files: those of its folder, or a GGUF file."""
+    """The SHA-256 of a model's files: those of its folder but for its card, or a GGUF file."""
     digest = hashlib.sha256()
     for file in sorted(model.iterdir()) if model.is_dir() else [model]:
-        if file.is_file():
+        if file.is_file() and file.suffix != ".md":  # a card is edited, and its model stays the same
             with file.open("rb") as data:
                 digest.update(f"{file.name}\0{hashlib.file_digest(data, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
