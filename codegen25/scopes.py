@@ -53,8 +53,8 @@ def beginnings(prefix: str, suffix: str) -> list[str]:
         return []
     end = "\n" if _whole(prefix) else ""
 
-    def trees(line: str, indents: list[str]) -> dict[str, ast.Module]:
-        tried = {indent: _parsed(prefix + indent + line + end + suffix) for indent in indents}
+    def trees(clause: str, indents: list[str]) -> dict[str, ast.Module]:
+        tried = {indent: _parsed(prefix + indent + clause + end + suffix) for indent in indents}
         return {indent: tree for indent, tree in tried.items() if tree is not None}
 
     if closed := trees("pass", [""] if line else _indents(prefix, suffix)):
@@ -135,10 +135,11 @@ def _opening(trees: Mapping[str, ast.Module]) -> list[str]:
     if not trees:
         return []
     tree = next(iter(trees.values()))
-    if "self" in _unbound(tree) or _found(tree, _OUTSIDE_FUNCTION):
-        tree = trees.get("def", tree)
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     names = _unbound(tree)
+    if "self" in names or _found(tree, _OUTSIDE_FUNCTION):
+        tree = trees.get("def", tree)
+        names = _unbound(tree)
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     variables = [name for name in names if name not in called][:TOGETHER]
     functions = [name for name in names if name in called][:TOGETHER]
     if functions or tree is trees.get("def"):
