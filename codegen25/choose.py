@@ -18,7 +18,8 @@ from itertools import cycle, islice
 from typing import Unpack
 
 from codegen25 import infill, scopes
-from codegen25.complete import ANCHOR_LINES, Model, Options
+from codegen25.complete import ANCHOR_LINES, Completion, Model, Options
+from codegen25.engine.answer import Finish
 from codegen25.engine.sampling import Sampling, log_softmax
 from codegen25.errors import UsageError
 
@@ -32,17 +33,34 @@ ENDS, TOGETHER = 8, 16
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer, and the log-likelihood in nats of it and of what follows it, behind the prefix.
+    """The text of an answer or its beginning, and the log-likelihood in nats of it and of what follows it, behind the
+    prefix.
 
     `faults`: what Python's rules hold against the whole text with it, 0 in other languages.
     """
 
     text: str
+    answer: Completion
     logprob: float
     faults: float = 0
 
+    @property
+    def finish_reason(self) -> Finish:
+        """Why the answer ended, where this is all of it; a beginning ends where the suffix might go on."""
+        return self.answer.finish_reason if _is_all(self.text, self.answer) else "stop"
+
 
 def infill_chosen(
+    model: Model, prefix: str, suffix: str, count: int, *, anchor: int | None = ANCHOR_LINES, python: bool = False,
+    **options: Unpack[Options],
+) -> Completion:  # fmt: skip
+    """The best of `candidates`, which see. It has no `logprobs`, and what is known of the prompt is of its answer's."""
+    best, *_ = candidates(model, prefix, suffix, count, anchor=anchor, python=python, **options)
+    tokens = tuple(model.tokenizer.encode(best.text))
+    return replace(best.answer, text=best.text, finish_reason=best.finish_reason, tokens=tokens, logprobs=())
+
+
+def candidates(
     model: Model, prefix: str, suffix: str, count: int, *, anchor: int | None = ANCHOR_LINES, python: bool = False,
     **options: Unpack[Options],
 ) -> list[Candidate]:  # fmt: skip
@@ -56,18 +74,26 @@ def infill_chosen(
     if count < 2:
         raise UsageError(f"{count} answers leave nothing to choose from; ask for 2 or more")
     begun = scopes.beginnings(prefix, suffix) if python else []
-    answers = _answers(model, prefix, suffix, count, begun, anchor, options)
-    texts = list(dict.fromkeys(end for answer in answers for end in ends(answer, prefix, suffix)))
-    texts = [text for text in texts if text.strip()] or texts  # who asks misses something
-    scores = judged(model, prefix, texts, suffix, options.get("max_tokens", 128))
-    faults = [scopes.faults(prefix + text + suffix) if python else 0.0 for text in texts]
-    found = map(Candidate, texts, scores, faults)
-    return sorted(found, key=lambda candidate: (candidate.faults, -candidate.logprob))
+    found: dict[str, Completion] = {}
+    for answer in _answers(model, prefix, suffix, count, begun, anchor, options):
+        for text in ends(answer.text, prefix, suffix):
+            if text not in found or not _is_all(text, answer):
+                found[text] = answer
+    found = {text: answer for text, answer in found.items() if text.strip()} or found  # who asks misses something
+    scores = judged(model, prefix, list(found), suffix, options.get("max_tokens", 128))
+    faults = [scopes.faults(prefix + text + suffix) if python else 0.0 for text in found]
+    ranked = map(Candidate, found, found.values(), scores, faults)
+    return sorted(ranked, key=lambda candidate: (candidate.faults, -candidate.logprob))
+
+
+def _is_all(text: str, answer: Completion) -> bool:
+    """Whether this end of an answer is the whole of it; a line feed may have been added."""
+    return len(text) >= len(answer.text)
 
 
 def _answers(
     model: Model, prefix: str, suffix: str, count: int, begun: Sequence[str], anchor: int | None, options: Options
-) -> Iterator[str]:
+) -> Iterator[Completion]:
     given = options.get("sampling", DRAWN)
     drawn = given if given.temperature else replace(DRAWN, seed=given.seed)
     likeliest: Options = {**options, "sampling": Sampling(), "on_text": None}
@@ -75,15 +101,15 @@ def _answers(
     more = max(0, count - 3)
     needed = list(islice(cycle(begun), (more + 1) // 2))
     more -= len(needed)
-    yield model.infill(prefix, suffix, anchor=anchor, **likeliest).text
-    yield model.complete(prefix, **likeliest).text
+    yield model.infill(prefix, suffix, anchor=anchor, **likeliest)
+    yield model.complete(prefix, **likeliest)
     if count > 2:
-        yield model.infill(prefix, suffix, anchor=None, **likeliest).text
-    filled = model.infill_batch([(prefix, suffix)] * (more - more // 2), anchor=anchor, **others)
-    yield from (one.text for one in [*filled, *model.complete_batch([prefix] * (more // 2), **others)])
+        yield model.infill(prefix, suffix, anchor=None, **likeliest)
+    yield from model.infill_batch([(prefix, suffix)] * (more - more // 2), anchor=anchor, **others)
+    yield from model.complete_batch([prefix] * (more // 2), **others)
     for some, how in ((needed[: len(begun)], likeliest), (needed[len(begun) :], others)):
         filled = model.infill_batch([(prefix + start, suffix) for start in some], anchor=anchor, **how)
-        yield from (start + one.text for start, one in zip(some, filled, strict=True))
+        yield from (replace(one, text=start + one.text) for start, one in zip(some, filled, strict=True))
 
 
 def ends(answer: str, prefix: str, suffix: str) -> list[str]:

@@ -213,6 +213,7 @@ def infill(
       codegen25 infill src/app.py --at 12 --at 40:9 --apply
       codegen25 infill src/app.py --at 12:5 --stop $'\\n' --json
     """
+    from codegen25.choose import infill_chosen
     from codegen25.complete import load
     from codegen25.engine.sampling import Sampling
     from codegen25.files import check_replaceable, read_source
@@ -222,6 +223,10 @@ def infill(
     _check_stop(stop)
     source = read_source(file)
     offsets = _offsets(source, at)
+    if choose and len(offsets) > 1:
+        raise UsageError("--choose is for one cursor; leave it out, or all --at but one")
+    if choose and logprobs:
+        raise UsageError("--choose judges whole answers; leave --logprobs out")
     if apply:
         check_replaceable(file)
     loaded = load(model, device=device, threads=threads, bits=bits)
@@ -229,20 +234,17 @@ def infill(
     inline = _inline(index, policy, loaded)
     loaded = inline.drafting() if inline else loaded
     answers = Answers([f"hole {i}, {cursor}" for i, cursor in enumerate(cursors, 1)], loaded.tokenizer, logprobs)
-    on_text = None if as_json or logprobs else answers.stream
     parts = source.parts(offsets)
     options: Options = {
         "max_tokens": max_tokens, "sampling": chosen, "stop": stop, "guard": inline.guard if inline else None,
-        "on_text": on_text if choose is None else None,
+        "on_text": None if as_json or logprobs else answers.stream,
     }  # fmt: skip
     if choose is None:
         completions = loaded.infill_holes(parts, anchor=anchored, **options)
     else:
-        if logprobs:
-            raise UsageError("--choose judges whole answers; leave --logprobs out")
-        completions = [_best(loaded, parts, choose, anchored, file.suffix in PYTHON, options)]
-        if on_text:
-            on_text(0, completions[0].text)
+        before, behind = parts
+        python = file.suffix in PYTHON
+        completions = [infill_chosen(loaded, before, behind, choose, anchor=anchored, python=python, **options)]
     if completions[0].trimmed:
         say(f"{file}: over the model's window; only {completions[0].prompt_tokens} tokens around the holes were used")
     if not as_json:
@@ -263,20 +265,6 @@ def infill(
         note_unfinished(answers.names, completions, max_tokens)
     if not as_json:
         _note_attribution(answers.names, inline, completions)
-
-
-def _best(
-    model: Model, parts: Sequence[str], count: int, anchor: int | None, python: bool, options: Options
-) -> Completion:
-    """The best of several answers to one hole."""
-    from codegen25.choose import infill_chosen
-    from codegen25.complete import Completion
-
-    if len(parts) != 2:
-        raise UsageError("--choose is for one cursor; leave it out, or all --at but one")
-    before, behind = parts
-    best, *_ = infill_chosen(model, before, behind, count, anchor=anchor, python=python, **options)
-    return Completion(best.text, "stop", tuple(model.tokenizer.encode(best.text)), (), 0)
 
 
 def _anchor_lines(anchor: str | None, plain: bool) -> int | None:

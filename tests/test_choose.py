@@ -12,7 +12,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen25.choose import LEAD, ends, infill_chosen, judged
+from codegen25.choose import LEAD, candidates, ends, infill_chosen, judged
 from codegen25.cli import main
 from codegen25.complete import Model
 from codegen25.engine.sampling import Sampling, log_softmax
@@ -81,28 +81,49 @@ def test_ends_are_beginnings(answer: str, prefix: str, suffix: str) -> None:
 
 
 def test_the_best_comes_first_and_again(model: Model) -> None:
-    once = infill_chosen(model, "def f(a):\n", "    return b\n", 5, max_tokens=8)
+    once = candidates(model, "def f(a):\n", "    return b\n", 5, max_tokens=8)
     assert [c.logprob for c in once] == sorted((c.logprob for c in once), reverse=True)
-    assert once == infill_chosen(model, "def f(a):\n", "    return b\n", 5, max_tokens=8)
+    again = candidates(model, "def f(a):\n", "    return b\n", 5, max_tokens=8)
+    assert [(c.text, c.logprob) for c in once] == [(c.text, c.logprob) for c in again]
     assert np.isfinite([c.logprob for c in once]).all()
 
 
 def test_of_python_the_fewest_faults_come_first(model: Model) -> None:
     before, behind = "def f(a):\n", "    return count\n"
-    plainly = infill_chosen(model, before, behind, 9, max_tokens=8)
-    found = infill_chosen(model, before, behind, 9, max_tokens=8, python=True)
+    plainly = candidates(model, before, behind, 9, max_tokens=8)
+    found = candidates(model, before, behind, 9, max_tokens=8, python=True)
     assert [(c.faults, -c.logprob) for c in found] == sorted((c.faults, -c.logprob) for c in found)
     assert all(c.faults == faults(before + c.text + behind) for c in found) and not any(c.faults for c in plainly)
     assert sum(c.text.startswith("    count =") for c in found) > sum(c.text.startswith("    count =") for c in plainly)
-    assert infill_chosen(model, "f(", ")", 9, max_tokens=8, python=True), "nothing parses, and something is chosen"
+    assert candidates(model, "f(", ")", 9, max_tokens=8, python=True), "nothing parses, and something is chosen"
 
 
 def test_a_seed_draws_others(model: Model) -> None:
     drawn = [
-        {c.text for c in infill_chosen(model, "a", "b", 12, max_tokens=8, sampling=Sampling(temperature=2, seed=seed))}
+        {c.text for c in candidates(model, "a", "b", 12, max_tokens=8, sampling=Sampling(temperature=2, seed=seed))}
         for seed in (0, 1)
     ]
     assert drawn[0] != drawn[1]
+
+
+def test_a_candidate_ends_as_its_answer_does_or_where_the_suffix_goes_on(model: Model) -> None:
+    found = candidates(model, "def f(a):\n    x = ", "\n    return b\n", 8, max_tokens=8)
+    whole = [c for c in found if c.text == c.answer.text]
+    assert whole and all(c.finish_reason == c.answer.finish_reason for c in whole)
+    assert all(c.finish_reason == "stop" and c.answer.text.startswith(c.text) for c in found if c not in whole)
+    best = infill_chosen(model, "def f(a):\n    x = ", "\n    return b\n", 8, max_tokens=8)
+    assert (best.text, best.finish_reason) == (found[0].text, found[0].finish_reason)
+    assert model.tokenizer.decode(best.tokens) == best.text and not best.trimmed
+    assert infill_chosen(model, "a = 1\n" * 999, "b", 2, max_tokens=8).trimmed
+
+
+def test_a_guard_that_refuses_all_is_told_of(model: Model) -> None:
+    class Never:
+        def allows(self, answer: bytes) -> bool:
+            return False
+
+    best = infill_chosen(model, "a = ", "\nb\n", 4, max_tokens=8, guard=Never)
+    assert best.refused and best.finish_reason == "content_filter"
 
 
 def test_one_answer_leaves_no_choice(model: Model) -> None:

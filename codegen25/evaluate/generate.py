@@ -125,11 +125,10 @@ def _answers(
 def _chosen(engine: Engine, prefix: str, suffix: str, asking: Asking) -> Completion:
     if not isinstance(engine, Model):
         raise UsageError(f"{CHOSEN}: asks how likely texts are, which endpoints do not tell; name a --model")
-    best, *_ = infill_chosen(
+    return infill_chosen(
         engine, prefix, suffix, asking.choose, anchor=asking.anchor_lines, python=True,
         max_tokens=asking.max_tokens, sampling=asking.sampling,
     )  # fmt: skip
-    return Completion(best.text, "stop", (), (), 0)
 
 
 def _lines(engine: Engine, prompts: Sequence[str], asking: Asking) -> list[Completion]:
