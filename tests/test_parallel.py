@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from codegen25.train.batches import Batches
 from codegen25.train.examples import Corrupted
 from codegen25.train.folders import write_model
 from codegen25.train.objective import Objective
-from codegen25.train.parallel import joined
+from codegen25.train.parallel import Exchange, joined
 from codegen25.train.texts import ListedTexts
 from codegen25.train.trainer import Means, TrainConfig, Trainer
 
@@ -149,6 +150,32 @@ def test_a_run_goes_on_with_other_ranks(first: int, then: int, alone: Path, two:
     assert_close(alone, tmp_path)
     starts = json.loads((tmp_path / "run.json").read_text())["starts"]
     assert [(one["world"], one["step"]) for one in starts] == [(first, 0), (then, 5)]
+
+
+def gradient(rank: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(3 * 1001, generator=torch.Generator().manual_seed(rank)).to(dtype)
+
+
+def exchange(folder: Path, rank: int, world: int) -> None:
+    """Means of three ranks' gradients, against the sum that each rank makes of all of them."""
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world)
+    for dtype in (torch.bfloat16, torch.float32):
+        found = torch.empty(1001, dtype=dtype)
+        assert dist.group.WORLD
+        Exchange()(found, gradient(rank, dtype), dist.group.WORLD, dist.ReduceOp.AVG)
+        wanted = sum(gradient(one, dtype).float() for one in range(world)) / world
+        assert isinstance(wanted, Tensor)
+        assert torch.equal(found, wanted.to(dtype).view(world, -1)[rank])
+    dist.destroy_process_group()
+
+
+def test_gradients_are_exchanged_in_their_dtype_and_summed_in_fp32(tmp_path: Path) -> None:
+    processes = [PROCESSES.Process(target=exchange, args=(tmp_path, rank, 3)) for rank in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 3
 
 
 def wait_for(condition: Callable[[], object], processes: list[BaseProcess]) -> None:
