@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen25.errors import UsageError, needs_extra, say
-from codegen25.options import flags, json_option, loading, model_option
+from codegen25.options import ANCHOR, flags, json_option, loading, model_option
 from codegen25.terminal import Answers, lines, note_unfinished, to_json, write, write_json, write_table
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from codegen25.complete import Completion, Model, Options
     from codegen25.files import Source
 
-ANCHOR = "8"  # as in complete.py, which is too slow to import for a help text
 FOLDER = click.Path(path_type=Path)
 PYTHON = (".py", ".pyi")  # files in which --choose asks Python's rules
 

@@ -11,7 +11,7 @@ import click
 
 from codegen25 import __version__
 from codegen25.errors import CodegenError, UsageError, needs_extra, say
-from codegen25.options import flags, json_option, loading
+from codegen25.options import ANCHOR, flags, json_option, loading
 from codegen25.terminal import Bars, lines, write, write_json
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def humaneval(out: Path | None, problems: Path | None, **flags: Any) -> None:
     show_default="all that apply but chosen",
     help="How holes are asked for; repeatable.",
 )
-@click.option("--anchor", default="8", metavar="LINES|all", help="Lines of an anchored hole.")
+@click.option("--anchor", default=ANCHOR, metavar="LINES|all", help="Lines of an anchored hole.")
 @click.option("--choose", type=click.IntRange(min=2), default=16, help="Answers that `chosen` chooses from.")
 @click.option(
     "--max-tokens",
@@ -365,7 +365,7 @@ def _judge(
 @click.option("--characters", type=click.IntRange(min=1), show_default="all", help="Of the beginning of each file.")
 @click.option("--seed", type=int, default=0, help="Of the choice of files and spans.")
 @click.option("--spans", is_flag=True, help="Also one span of lines in each file, plain, anchored and left to right.")
-@click.option("--anchor", default="8", metavar="LINES|all", help="Lines of an anchored span.")
+@click.option("--anchor", default=ANCHOR, metavar="LINES|all", help="Lines of an anchored span.")
 @json_option
 def perplexity(paths: Sequence[Path], as_json: bool, **flags: Any) -> None:
     """Bits per byte of texts, by language.

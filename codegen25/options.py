@@ -10,6 +10,8 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+ANCHOR = "8"  # `ANCHOR_LINES` of complete.py, which is too slow to import for a help text
+
 
 def flags(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator, in the order they are to be shown."""

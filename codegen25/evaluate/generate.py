@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from codegen25.choose import infill_chosen
-from codegen25.complete import Completion, Model
+from codegen25.complete import ANCHOR_LINES, Completion, Model
 from codegen25.engine.sampling import Sampling
 from codegen25.errors import UsageError
 from codegen25.evaluate.endings import Rule
@@ -56,7 +56,7 @@ class Asking:
     max_tokens: int
     sampling: Sampling
     n: int = 1
-    anchor_lines: int | None = 8
+    anchor_lines: int | None = ANCHOR_LINES
     batch: int = 32
     choose: int = 16
 
