@@ -212,7 +212,6 @@ def infill(
       codegen25 infill src/app.py --at 12 --at 40:9 --apply
       codegen25 infill src/app.py --at 12:5 --stop $'\\n' --json
     """
-    from codegen25.choose import infill_chosen
     from codegen25.complete import load
     from codegen25.engine.sampling import Sampling
     from codegen25.files import check_replaceable, read_source
@@ -241,6 +240,8 @@ def infill(
     if choose is None:
         completions = loaded.infill_holes(parts, anchor=anchored, **options)
     else:
+        from codegen25.choose import infill_chosen
+
         before, behind = parts
         python = file.suffix in PYTHON
         completions = [infill_chosen(loaded, before, behind, choose, anchor=anchored, python=python, **options)]

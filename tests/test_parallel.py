@@ -74,11 +74,14 @@ def start(
 
 
 def run(out: Path, world: int, **options: Any) -> Path:
-    processes = start(out, world, **options)
+    assert_all_end_well(start(out, world, **options))
+    return out
+
+
+def assert_all_end_well(processes: list[BaseProcess]) -> None:
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0] * world
-    return out
+    assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
 def weights(out: Path) -> dict[str, Tensor]:
@@ -170,12 +173,10 @@ def exchange(folder: Path, rank: int, world: int) -> None:
 
 
 def test_gradients_are_exchanged_in_their_dtype_and_summed_in_fp32(tmp_path: Path) -> None:
-    processes = [PROCESSES.Process(target=exchange, args=(tmp_path, rank, 3)) for rank in range(3)]
+    processes: list[BaseProcess] = [PROCESSES.Process(target=exchange, args=(tmp_path, rank, 3)) for rank in range(3)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 3
+    assert_all_end_well(processes)
 
 
 def wait_for(condition: Callable[[], object], processes: list[BaseProcess]) -> None:
@@ -189,9 +190,7 @@ def test_a_signal_to_one_rank_stops_all_behind_the_same_step(tmp_path: Path) -> 
     wait_for((tmp_path / "checkpoint").exists, processes)
     assert processes[1].pid
     os.kill(processes[1].pid, signal.SIGTERM)
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert_all_end_well(processes)
     progress = json.loads((tmp_path / "checkpoint" / "progress.json").read_text())
     assert progress["step"] == len(losses(tmp_path))
 

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from codegen25.errors import CodegenError, say
@@ -184,9 +184,9 @@ def shard(learner: nn.Module, model: Llama, world: World) -> None:
     policy = MixedPrecisionPolicy(reduce_dtype=None if on_cpu else torch.float32)
     mesh = init_device_mesh(world.device.type, (world.size,))
     for module in (*model.layers, learner):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
-        if on_cpu and isinstance(module, FSDPModule):
-            module.set_custom_reduce_scatter(Exchange())  # type: ignore[arg-type]  # whose name is not public
+        sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
+        if on_cpu:
+            sharded.set_custom_reduce_scatter(Exchange())
 
 
 def rows_before(tensor: DTensor) -> int:
